@@ -1,0 +1,1 @@
+"""Capture: what is computed. An nn.Module becomes a planning Graph and the exported module it came from."""

@@ -1,0 +1,77 @@
+"""The one table of redistributions: what a change of state does, forward and backward, on one mesh axis.
+
+Cost, rewriter, runtime and report all read it, so that what is priced is what runs (design, section 4).
+An *action* is local (`slice`, `pad`, `keep`: no bytes cross a link) or one of the four collectives.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autotp.placement import Placement, State, largest_shape, num_elements
+
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+
+# (from, to): (forward action, backward action). `keep`: this value on the first rank, zeros on the others.
+# S -> S is a change of dim or of layout; S -> S of the same state is no redistribution at all.
+TABLE: dict[tuple[str, str], tuple[str, str]] = {
+    ("R", "S"): ("slice", "all_gather"),
+    ("R", "B"): ("none", "all_reduce"),
+    ("R", "P"): ("keep", "none"),
+    ("S", "R"): ("all_gather", "slice"),
+    ("S", "B"): ("all_gather", "reduce_scatter"),
+    ("S", "S"): ("all_to_all", "all_to_all"),
+    ("S", "P"): ("pad", "slice"),
+    ("P", "R"): ("all_reduce", "none"),
+    ("P", "S"): ("reduce_scatter", "all_gather"),
+    ("P", "B"): ("all_reduce", "all_reduce"),
+    ("B", "R"): ("none", "keep"),
+    ("B", "S"): ("slice", "pad"),
+    ("B", "P"): ("keep", "keep"),
+}
+
+
+def actions(source: State, target: State, *, has_gradient: bool) -> tuple[str, str]:
+    """(forward, backward) actions of going from one state to another on one axis; `none` backward without a gradient."""
+    if source == target:
+        return ("none", "none")
+    forward, backward = TABLE[source.kind, target.kind]
+    return (forward, backward if has_gradient else "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change of state on one axis: an arc of a value's graph of states."""
+
+    axis: int
+    source: Placement
+    target: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """One collective on one axis. `num_elements` counts what nccl-tests calls size, on the rank with the most:
+
+    the buffer of all_reduce, the output of all_gather, the input of reduce_scatter, the local buffer of all_to_all.
+    `strided` tells that elements must be reordered around it, which costs a copy.
+    """
+
+    kind: str
+    axis: int
+    num_elements: int
+    strided: bool
+
+
+def collective(action: str, shape: Sequence[int], step: Step) -> Collective | None:
+    """The collective that carries out an action of a step on a tensor of whole `shape`; None for a local action.
+
+    The same for the step's forward and backward action: the larger side of the move (the gathered tensor) counts for
+    all_gather and reduce_scatter, and the full local tensor for all_reduce.
+    """
+    if action not in COLLECTIVES:
+        return None
+    states = (step.source[step.axis], step.target[step.axis])
+    cut = next((state for state in states if state.kind == "S"), None)
+    whole = tuple(state for axis, state in enumerate(step.source) if axis != step.axis)
+    local = largest_shape(shape, step.source if action == "all_to_all" else whole)
+    strided = action == "all_to_all" or (cut is not None and (len(cut.blocks) > 1 or any(n != 1 for n in local[: cut.dim])))
+    return Collective(action, step.axis, num_elements(local), strided and action != "all_reduce")

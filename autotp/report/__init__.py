@@ -1,0 +1,1 @@
+"""Report: show it. A Plan becomes tables and figures."""

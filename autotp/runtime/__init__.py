@@ -1,0 +1,1 @@
+"""Runtime: run it. Collectives with autograd, the parallel module, verification."""

@@ -1,0 +1,1 @@
+"""Solver: what to pick. Numbers only; imports no torch."""

@@ -1,0 +1,100 @@
+"""The planning problem as numbers: choices of nodes, and values that flow from the state they are made in to the states
+they are wanted in. Nothing here knows tensors, operators or torch.
+
+Minimise, over one choice per node and, per value, over the arcs used,
+
+    seconds = Σ count · cost[v, s] · x[v, s] + Σ count · cost[a] · y[u, a]
+
+where the arcs of a value u that are used must contain a path from the state its producer's choice makes to the state each
+consumer's choice wants (an arc is paid once, however many consumers go over it). Bytes on device kind p:
+
+    Σ count · memory[v, s, p] · x + Σ count · saved[u, σ, p] · w[u, σ] + T_p ≤ limit[p],   T_p ≥ work[v, s, p] of every v
+
+with w[u, σ] = 1 where any saving consumer of u wants state σ (or a state of the same saving class).
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NodeChoices:
+    """One decision. S strategies, D kinds of device.
+
+    `cost_s[S]`: seconds of one occurrence. `memory_bytes[S, D]`: bytes held for the whole step by one occurrence.
+    `work_bytes[S, D]`: bytes held only while it runs. `count`: occurrences that share the decision.
+    `rank[S]`: stable preference among equal costs, smaller first.
+    """
+
+    name: str
+    cost_s: Floats
+    memory_bytes: Floats
+    work_bytes: Floats
+    rank: Ints
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Consumer:
+    """A node that reads the value: under its strategy s it wants state `wants[s]`; `saves` tells it keeps it for backward."""
+
+    node: int
+    wants: Ints
+    saves: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flow:
+    """One value, in `count` occurrences: its states 0..N-1, and A arcs between them.
+
+    `makes[s]`: the state that strategy s of node `producer` makes. `arc_source[A]`, `arc_target[A]`: states.
+    `arc_cost_s[A]`: seconds of one occurrence, forward and backward. `saved_class[N]`: states that share storage when
+    saved for backward have equal classes 0..C-1; `saved_bytes[C, D]`: bytes of one occurrence saved in the class.
+    """
+
+    name: str
+    producer: int
+    makes: Ints
+    num_states: int
+    arc_source: Ints
+    arc_target: Ints
+    arc_cost_s: Floats
+    consumers: tuple[Consumer, ...]
+    saved_class: Ints
+    saved_bytes: Floats
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """Nodes, flows, and bytes per kind of device: the limit and what is taken whatever is chosen."""
+
+    nodes: tuple[NodeChoices, ...]
+    flows: tuple[Flow, ...]
+    limit_bytes: Floats  # [D]; inf where there is no limit
+    fixed_bytes: Floats  # [D]
+    device_names: tuple[str, ...] = ("device",)
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """`choices[v]`: strategy of node v. `arcs[u]`: arcs used of flow u, ascending: a tree from the made state.
+
+    `status`: `optimal` (proven), `feasible` (a limit stopped the proof), `heuristic` (none was sought). `cost_s` and
+    `bound_s`: seconds of this solution and a proven lower bound (0 where none); `gap` = (cost - bound) / cost.
+    """
+
+    choices: tuple[int, ...]
+    arcs: tuple[tuple[int, ...], ...]
+    cost_s: float
+    memory_bytes: tuple[float, ...]
+    status: str
+    bound_s: float = 0.0
+    gap: float = 1.0
+    num_variables: int = 0
+    notes: tuple[str, ...] = field(default=())

@@ -1,0 +1,1 @@
+"""Hardware profiles shipped with autotp: data only, read through `autotp.hardware.catalogue`."""
