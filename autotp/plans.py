@@ -1,0 +1,65 @@
+"""The plan: every decision and what it was made from. Frozen, versioned JSON; all that a user keeps.
+
+(The module is `plans` so that the name `autotp.plan` stays free for the function.)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from autotp.graph import Value
+from autotp.mesh import Mesh
+from autotp.placement import Placement
+from autotp.redistribute import Step
+from autotp.rules.strategy import Strategy
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One step of one value: what it does forward and backward (actions of `redistribute.TABLE`), and its price.
+
+    `forward_s`, `backward_s`: seconds of one occurrence. The moves of a value form a tree that starts at the placement
+    its node makes; every consumer's wanted placement is a node of that tree.
+    """
+
+    step: Step
+    forward: str
+    backward: str
+    forward_s: float
+    backward_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterPlan:
+    """Where a parameter or buffer is: its placement, whole shape, and every rank's local shape."""
+
+    placement: Placement
+    shape: tuple[int, ...]
+    dtype: str
+    local_shapes: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...]  # all qualified names of it: more than one where weights are tied
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a model runs on a mesh.
+
+    `strategies`: by node name; parameters, buffers and inputs have results only, the output operands only.
+    `moves`: the redistributions of every value that has any. `summary`: predictions, baselines, solver report, coverage.
+    """
+
+    fingerprint: str
+    mode: str  # "train" or "infer"
+    mesh: Mesh
+    strategies: Mapping[str, Strategy]
+    moves: Mapping[Value, tuple[Move, ...]]
+    parameters: Mapping[str, ParameterPlan]  # by graph node name
+    modules: Mapping[str, str]  # node name -> module path
+    cluster: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)  # file, options, and how it was captured
+    problem: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    fallback_ops: tuple[str, ...] = ()
+    version: int = VERSION
