@@ -1,0 +1,42 @@
+"""What one redistribution step takes: the table's actions, priced on the link of the step's axis."""
+
+from dataclasses import dataclass
+
+from autotp.cost.collective import move_time_s
+from autotp.graph import TensorSpec
+from autotp.hardware.profile import ClusterProfile
+from autotp.mesh import Mesh
+from autotp.placement import largest_shape, num_elements
+from autotp.redistribute import COLLECTIVES, Step, actions, collective
+
+
+@dataclass(frozen=True, slots=True)
+class StepPrice:
+    """Actions of a step and the seconds they take on the slowest rank."""
+
+    forward: str
+    backward: str
+    forward_s: float
+    backward_s: float
+
+
+def step_price(step: Step, spec: TensorSpec, cluster: ClusterProfile, mesh: Mesh) -> StepPrice:
+    """Price of one occurrence of a step on a tensor of whole spec `spec`; the gradient has the tensor's dtype."""
+    forward, backward = actions(step.source[step.axis], step.target[step.axis], has_gradient=spec.has_gradient)
+    return StepPrice(
+        forward, backward, _action_s(forward, step, spec, cluster, mesh), _action_s(backward, step, spec, cluster, mesh)
+    )
+
+
+def _action_s(action: str, step: Step, spec: TensorSpec, cluster: ClusterProfile, mesh: Mesh) -> float:
+    device = cluster.slowest_device
+    if action == "none":
+        return 0.0
+    if action in COLLECTIVES:
+        moved = collective(action, spec.shape, step)
+        assert moved is not None
+        return move_time_s(moved, spec.item_bytes, mesh.sizes[step.axis], cluster.link(mesh, step.axis), device)
+    # Local actions touch memory only. `slice` reads and writes the smaller side, `pad` and `keep` write the larger one.
+    sizes = [num_elements(largest_shape(spec.shape, placement)) for placement in (step.source, step.target)]
+    num_bytes = spec.item_bytes * (2 * min(sizes) if action == "slice" else max(sizes))
+    return device.launch_s + num_bytes / device.memory_bytes_per_s

@@ -1,0 +1,215 @@
+"""Graph, strategies and prices become numbers: builds the solver's Problem and keeps what its indices mean."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autotp.cost.compute import operator_time_s, optimizer_time_s
+from autotp.cost.memory import parameter_bytes, saved_bytes_extra, saved_operands, work_bytes
+from autotp.cost.moves import StepPrice, step_price
+from autotp.graph import Graph, Node, TensorSpec, Value
+from autotp.hardware.profile import ClusterProfile
+from autotp.mesh import Mesh
+from autotp.placement import B, Placement, R, State, largest_shape, num_elements
+from autotp.redistribute import TABLE, Step
+from autotp.rules.dims import DimAnalysis, Key
+from autotp.rules.enumerate import Enumerator, is_balanced
+from autotp.rules.rule import OpRule
+from autotp.rules.strategy import Strategy
+from autotp.solver.problem import Consumer, Flow, NodeChoices, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a step consists of. `optimizer`: none, sgd or adamw; `state_dtype`: of its state, the parameter's if None."""
+
+    mode: str = "train"
+    optimizer: str = "adamw"
+    state_dtype: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateGraph:
+    """The placements a value can have, and the steps between them with their prices."""
+
+    placements: tuple[Placement, ...]
+    steps: tuple[Step, ...]
+    prices: tuple[StepPrice, ...]
+    source: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+    target: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+    cost_s: "np.ndarray[tuple[int], np.dtype[np.float64]]"
+
+
+@dataclass(frozen=True)
+class PlanningProblem:
+    """A Problem and the meaning of its indices: nodes are class representatives, flows are classes of values."""
+
+    problem: Problem
+    graph: Graph
+    classes: Mapping[str, str]
+    node_names: tuple[str, ...]
+    strategies: tuple[tuple[Strategy, ...], ...]
+    keys: tuple[tuple[tuple[Key, ...], ...], ...]
+    flow_of: Mapping[Value, int]
+    state_graphs: tuple[StateGraph, ...]
+
+
+class ProblemBuilder:
+    """Builds the Problem of one graph on one mesh and cluster."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        rules: Mapping[str, OpRule],
+        classes: Mapping[str, str],
+        mesh: Mesh,
+        cluster: ClusterProfile,
+        training: Training,
+    ) -> None:
+        self._graph, self._rules, self._classes = graph, rules, classes
+        self._mesh, self._cluster, self._training = mesh, cluster, training
+        self.analysis = DimAnalysis(graph, rules, classes)
+        self._enumerator = Enumerator(graph, rules, self.analysis, mesh)
+        self._state_graphs: dict[object, StateGraph] = {}
+        self._nodes = [node for node in graph if classes[node.name] == node.name]
+        self._index = {node.name: index for index, node in enumerate(self._nodes)}
+        pairs = [self._enumerator.strategies(node) for node in self._nodes]
+        self._strategies = tuple(tuple(strategy for strategy, _ in pair) for pair in pairs)
+        self._keys = tuple(tuple(key for _, key in pair) for pair in pairs)
+
+    def build(self, limit_bytes: float) -> PlanningProblem:
+        """The Problem with `limit_bytes` per device (inf for none)."""
+        counts: dict[str, int] = {}
+        for name in self._classes.values():
+            counts[name] = counts.get(name, 0) + 1
+        nodes = tuple(
+            self._choices(node, strategies, counts[node.name])
+            for node, strategies in zip(self._nodes, self._strategies, strict=True)
+        )
+        groups, flow_of = self._groups()
+        flows, graphs = [], []
+        for (value, consumers), count in groups.items():
+            flow, states = self._flow(value, consumers, count)
+            flows.append(flow)
+            graphs.append(states)
+        device = self._cluster.slowest_device
+        problem = Problem(
+            nodes, tuple(flows), np.array([limit_bytes]), np.array([float(device.process_bytes)]), (device.name,)
+        )
+        names = tuple(node.name for node in self._nodes)
+        return PlanningProblem(
+            problem, self._graph, self._classes, names, self._strategies, self._keys, flow_of, tuple(graphs)
+        )
+
+    # ------------------------------------------------------------ nodes
+
+    def _choices(self, node: Node, strategies: Sequence[Strategy], count: int) -> NodeChoices:
+        rows = [self._price(node, strategy) for strategy in strategies]
+        cost, memory, work = (np.array(column, dtype=np.float64) for column in zip(*rows, strict=True))
+        rank = np.arange(len(strategies))
+        return NodeChoices(node.name, cost, memory[:, None], work[:, None], rank, count)
+
+    def _price(self, node: Node, strategy: Strategy) -> tuple[float, float, float]:
+        """(seconds, bytes held for the step, bytes held while it runs) on the rank that needs most."""
+        device, training = self._cluster.slowest_device, self._training
+        specs = self._graph.input_specs(node)
+        if node.kind in ("parameter", "buffer"):
+            spec = node.outputs[0]
+            numel = num_elements(largest_shape(spec.shape, strategy.results[0]))
+            total = parameter_bytes(
+                numel, spec.dtype, trainable=spec.has_gradient, optimizer=training.optimizer, mode=training.mode,
+                state_dtype=training.state_dtype,
+            )  # fmt: skip
+            step_s = 0.0
+            if spec.has_gradient and training.mode == "train":
+                step_s = optimizer_time_s(numel, spec.dtype, training.optimizer, device, state_dtype=training.state_dtype)
+            # The parameter itself is counted as a saved tensor (see _flow), so that what an operator keeps of it is free.
+            return step_s, float(total - numel * spec.item_bytes), 0.0
+        if node.kind != "op":
+            return 0.0, 0.0, 0.0
+        rule = self._rules[node.name]
+        forward_s, backward_s = operator_time_s(
+            node, rule, strategy, specs, node.outputs, device, training.mode, self._mesh, self._cluster
+        )
+        extra = saved_bytes_extra(node, strategy, specs) if training.mode == "train" else 0
+        return forward_s + backward_s, float(extra), float(work_bytes(node, strategy, specs, training.mode))
+
+    # ------------------------------------------------------------ values
+
+    def _groups(self) -> tuple[dict[tuple[Value, tuple[tuple[str, int], ...]], int], dict[Value, int]]:
+        """Values that flow alike, with how many there are, and the group of every value that anything reads."""
+        groups: dict[tuple[Value, tuple[tuple[str, int], ...]], int] = {}
+        member: dict[Value, tuple[Value, tuple[tuple[str, int], ...]]] = {}
+        for value, readers in self._graph.consumers().items():
+            consumers = tuple(sorted({(self._classes[node.name], index) for node, index in readers}))
+            key = (Value(self._classes[value.node], value.index), consumers)
+            groups[key] = groups.get(key, 0) + 1
+            member[value] = key
+        order = {key: index for index, key in enumerate(groups)}
+        return groups, {value: order[key] for value, key in member.items()}
+
+    def _flow(self, value: Value, readers: Sequence[tuple[str, int]], count: int) -> tuple[Flow, StateGraph]:
+        producer = self._index[value.node]
+        node, spec = self._nodes[producer], self._graph.spec(value)
+        made = [strategy.results[value.index] for strategy in self._strategies[producer]]
+        wanted = [[s.operands[index] for s in self._strategies[self._index[name]]] for name, index in readers]
+        states = self._states(spec, {*made, *itertools.chain.from_iterable(wanted)})
+        index_of = {placement: index for index, placement in enumerate(states.placements)}
+        stored = [tuple(R if s == B else s for s in placement) for placement in states.placements]
+        kinds = {placement: index for index, placement in enumerate(dict.fromkeys(stored))}
+        size = [float(spec.item_bytes * num_elements(largest_shape(spec.shape, placement))) for placement in kinds]
+        is_training = self._training.mode == "train"
+        consumers = []
+        for (name, index), wants in zip(readers, wanted, strict=True):
+            reader = self._graph[name]
+            saves = is_training and reader.kind == "op" and index in saved_operands(reader, self._graph.input_specs(reader))[0]
+            consumers.append(Consumer(self._index[name], np.array([index_of[w] for w in wants]), saves))
+        makes = np.array([index_of[placement] for placement in made])
+        keeps_own = node.kind in ("parameter", "buffer") or (
+            is_training
+            and node.kind == "op"
+            and value.index in saved_operands(node, self._graph.input_specs(node))[1]
+        )
+        if keeps_own:  # as if the producer read its own result: shared with whoever saves it in the same placement
+            consumers.append(Consumer(producer, makes, True))
+        flow = Flow(
+            str(value), producer, makes, len(states.placements), states.source, states.target, states.cost_s,
+            tuple(consumers), np.array([kinds[placement] for placement in stored]), np.array(size)[:, None], count,
+        )  # fmt: skip
+        return flow, states
+
+    def _states(self, spec: TensorSpec, ends: set[Placement]) -> StateGraph:
+        """All placements made of the states that occur on each axis, and every one-axis step between them."""
+        key = (spec, frozenset(ends))
+        if key not in self._state_graphs:
+            per_axis = [sorted({R, *(placement[axis] for placement in ends)}) for axis in range(len(self._mesh.axes))]
+            placements = tuple(
+                placement
+                for placement in itertools.product(*per_axis)
+                if placement in ends or is_balanced(spec.shape, placement)
+            )
+            self._state_graphs[key] = self._arcs(spec, placements, per_axis)
+        return self._state_graphs[key]
+
+    def _arcs(self, spec: TensorSpec, placements: Sequence[Placement], per_axis: Sequence[Sequence[State]]) -> StateGraph:
+        index_of = {placement: index for index, placement in enumerate(placements)}
+        steps, prices, ends = [], [], []
+        for placement, (axis, states) in itertools.product(placements, enumerate(per_axis)):
+            for state in states:
+                target = (*placement[:axis], state, *placement[axis + 1 :])
+                if state == placement[axis] or target not in index_of or (placement[axis].kind, state.kind) not in TABLE:
+                    continue
+                step = Step(axis, placement, target)
+                steps.append(step)
+                prices.append(step_price(step, spec, self._cluster, self._mesh))
+                ends.append((index_of[placement], index_of[target]))
+        pairs = np.array(ends, dtype=np.int64).reshape(-1, 2)
+        cost_s = np.array([price.forward_s + price.backward_s for price in prices], dtype=np.float64)
+        return StateGraph(tuple(placements), tuple(steps), tuple(prices), pairs[:, 0], pairs[:, 1], cost_s)
+
+
+def with_limit(planning: PlanningProblem, limit_bytes: float) -> PlanningProblem:
+    """The same problem under another memory limit, bytes per device."""
+    return replace(planning, problem=replace(planning.problem, limit_bytes=np.array([limit_bytes])))
