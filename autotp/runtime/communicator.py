@@ -1,0 +1,127 @@
+"""Collectives on one mesh axis, over real process groups.
+
+Nothing here knows about gradients: these are the forward collectives only, called inside autograd Functions. They never
+write to their input, because autograd may hand one gradient tensor to several branches.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from autotp.errors import AutoTPError
+from autotp.mesh import Mesh
+
+
+class Call(NamedTuple):
+    """One collective as a rank issued it: what a test compares between ranks. `shape` is that of the sent tensor."""
+
+    collective: str
+    axis: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Communicator(Protocol):
+    """The ranks that differ only along one axis. `rank` is the coordinate on that axis, `size` their number.
+
+    Every rank of the group calls the same method in the same order. Results are new tensors, inputs stay as they are.
+    If `trace` is a list, every call is appended to it.
+    """
+
+    axis: str
+    rank: int
+    size: int
+    trace: list[Call] | None
+
+    def all_reduce(self, x: Tensor, op: str = "sum") -> Tensor:
+        """The elementwise `sum` or `max` over ranks."""
+        ...
+
+    def all_gather(self, x: Tensor) -> Tensor:
+        """Tensors of equal shape, stacked: `[size, *x.shape]`."""
+        ...
+
+    def reduce_scatter(self, x: Tensor) -> Tensor:
+        """Of `x[size, ...]` the sum over ranks of `x[rank]`."""
+        ...
+
+    def all_to_all(self, parts: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Send `parts[i]` to rank `i`; receive a tensor of `shapes[i]` from rank `i`. Shapes may differ, or be empty."""
+        ...
+
+
+class GroupCommunicator:
+    """A Communicator over a `torch.distributed` process group, by functional collectives, which compilers understand."""
+
+    def __init__(self, group: dist.ProcessGroup, axis: str) -> None:
+        self.axis = axis
+        self.rank = dist.get_rank(group)
+        self.size = dist.get_world_size(group)
+        self.trace: list[Call] | None = None
+        self._group = group.group_name
+
+    def _record(self, collective: str, x: Tensor) -> None:
+        if self.trace is not None:
+            self.trace.append(Call(collective, self.axis, str(x.dtype), tuple(x.shape)))
+
+    def all_reduce(self, x: Tensor, op: str = "sum") -> Tensor:
+        self._record("all_reduce", x)
+        return _wait(torch.ops._c10d_functional.all_reduce(x.contiguous(), op, self._group))
+
+    def all_gather(self, x: Tensor) -> Tensor:
+        self._record("all_gather", x)
+        # one more dim, so that the ranks' tensors are stacked and not joined along dim 0
+        x = x.contiguous().unsqueeze(0)
+        return _wait(torch.ops._c10d_functional.all_gather_into_tensor(x, self.size, self._group))
+
+    def reduce_scatter(self, x: Tensor) -> Tensor:
+        self._record("reduce_scatter", x)
+        part = torch.ops._c10d_functional.reduce_scatter_tensor(x.contiguous(), "sum", self.size, self._group)
+        return _wait(part).squeeze(0)
+
+    def all_to_all(self, parts: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+        sent = torch.cat([part.reshape(-1) for part in parts])
+        self._record("all_to_all", sent)
+        sizes = [torch.Size(shape).numel() for shape in shapes]
+        received = _wait(
+            torch.ops._c10d_functional.all_to_all_single(sent, sizes, [part.numel() for part in parts], self._group)
+        )
+        return [piece.view(tuple(shape)) for piece, shape in zip(received.split(sizes), shapes, strict=True)]
+
+
+def _wait(x: Tensor) -> Tensor:
+    done: Tensor = torch.ops._c10d_functional.wait_tensor(x)
+    return done
+
+
+def init_mesh(mesh: Mesh, device_type: str = "cpu") -> DeviceMesh:
+    """The DeviceMesh of a mesh, over the process group that is already initialised.
+
+    Called by every rank; all ranks create the groups of all axes in the same order. Raises AutoTPError where the number
+    of processes is not the mesh's.
+    """
+    if not dist.is_initialized():
+        raise AutoTPError("torch.distributed is not initialised: call torch.distributed.init_process_group, e.g. by torchrun")
+    if dist.get_world_size() != mesh.num_ranks:
+        raise AutoTPError(f"the mesh {mesh} needs {mesh.num_ranks} processes, but {dist.get_world_size()} were started")
+    return init_device_mesh(device_type, mesh.sizes, mesh_dim_names=mesh.names)
+
+
+def communicators_of(device_mesh: DeviceMesh) -> dict[str, Communicator]:
+    """A communicator per axis, by name. Raises AutoTPError where the DeviceMesh has no axis names."""
+    names = device_mesh.mesh_dim_names
+    if names is None:
+        raise AutoTPError("the DeviceMesh has no axis names: pass mesh_dim_names=('tp',), the names of the plan's mesh")
+    return {name: GroupCommunicator(device_mesh.get_group(name), name) for name in names}
+
+
+def check_axes(mesh: Mesh, communicators: Mapping[str, Communicator]) -> None:
+    """Raise AutoTPError unless there is a communicator of the right size for every axis of the mesh."""
+    sizes = {name: communicator.size for name, communicator in communicators.items()}
+    if sizes != dict(mesh.axes):
+        found = ",".join(f"{name}={size}" for name, size in sizes.items())
+        raise AutoTPError(f"the plan is for the mesh {mesh}, but it is run on {found}")

@@ -1,0 +1,152 @@
+"""Redistributions as modules: a value changes its state on one mesh axis, and its gradient changes it back.
+
+What is done forward and backward is read from the plan, that is from the table in `redistribute.py`; this file carries it
+out. torch's own differentiable collectives follow another convention, by which gradients come out multiplied by the
+number of ranks, hence the one autograd Function here.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autotp.errors import PlanError
+from autotp.mesh import Mesh
+from autotp.placement import format_placement
+from autotp.redistribute import TABLE, Step
+from autotp.runtime.communicator import Communicator
+from autotp.runtime.layout import Layout, incoming, join, take, within
+
+
+@dataclass(frozen=True)
+class Way:
+    """One direction of a move: the layouts it goes from and to, where these are shards, and the ranks it goes over."""
+
+    source: Layout | None
+    target: Layout | None
+    communicator: Communicator
+
+
+def _none(x: Tensor, way: Way) -> Tensor:
+    return x.view_as(x)  # a Function may not return its input itself
+
+
+def _slice(x: Tensor, way: Way) -> Tensor:
+    return _shard(way.target).part(x, way.communicator.rank)
+
+
+def _pad(x: Tensor, way: Way) -> Tensor:
+    return _shard(way.source).placed(x, way.communicator.rank)
+
+
+def _keep(x: Tensor, way: Way) -> Tensor:
+    return x.view_as(x) if way.communicator.rank == 0 else torch.zeros_like(x)
+
+
+def _all_reduce(x: Tensor, way: Way) -> Tensor:
+    return way.communicator.all_reduce(x)
+
+
+def _all_gather(x: Tensor, way: Way) -> Tensor:
+    source = _shard(way.source)
+    return source.joined(way.communicator.all_gather(source.padded(x)))
+
+
+def _reduce_scatter(x: Tensor, way: Way) -> Tensor:
+    target, communicator = _shard(way.target), way.communicator
+    return target.trimmed(communicator.reduce_scatter(target.stacked(x)), communicator.rank)
+
+
+def _all_to_all(x: Tensor, way: Way) -> Tensor:
+    source, target, rank = _shard(way.source), _shard(way.target), way.communicator.rank
+    ranks = range(way.communicator.size)
+    shape = list(x.shape)
+    if source.dim != target.dim:
+        shapes = [[*shape] for _ in ranks]
+        for sender in ranks:
+            shapes[sender][source.dim] = source.sizes[sender]
+            shapes[sender][target.dim] = target.sizes[rank]
+        return source.ordered(way.communicator.all_to_all([target.part(x, receiver) for receiver in ranks], shapes))
+    parts = [take(x, source.dim, within(source.held(rank), target.held(receiver))) for receiver in ranks]
+    pieces = incoming(source, target, rank)
+    shapes = [[*shape] for _ in ranks]
+    for sender in ranks:
+        shapes[sender][source.dim] = sum(length for which, _, length in pieces if which == sender)
+    return join(way.communicator.all_to_all(parts, shapes), source.dim, pieces)
+
+
+_ACTIONS: dict[str, Callable[[Tensor, Way], Tensor]] = {
+    "none": _none,
+    "slice": _slice,
+    "pad": _pad,
+    "keep": _keep,
+    "all_reduce": _all_reduce,
+    "all_gather": _all_gather,
+    "reduce_scatter": _reduce_scatter,
+    "all_to_all": _all_to_all,
+}
+
+
+def _shard(layout: Layout | None) -> Layout:
+    if layout is None:
+        raise PlanError("a move that cuts or gathers has no shard on that side")
+    return layout
+
+
+class Redistribute(nn.Module):
+    """One move of one value on one axis: `forward` and `backward` are actions of `redistribute.TABLE`.
+
+    `shape` is the value's whole shape. Raises PlanError where the actions are not those of the table.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        forward: str,
+        backward: str,
+        shape: Sequence[int],
+        mesh: Mesh,
+        rank: int,
+        communicator: Communicator,
+    ) -> None:
+        super().__init__()
+        source, target = step.source[step.axis], step.target[step.axis]
+        expected = TABLE.get((source.kind, target.kind))
+        if expected is None or forward != expected[0] or backward not in (expected[1], "none"):
+            raise PlanError(f"going from {source} to {target} is {expected}, but the plan says {(forward, backward)}")
+        coordinates = mesh.coordinates(rank)
+        before, after = (
+            Layout.on_axis(placement, step.axis, shape, coordinates, mesh.sizes[step.axis])
+            for placement in (step.source, step.target)
+        )
+        self.step, self.mesh = step, mesh
+        self.actions = (forward, backward)
+        self.has_gradient = backward == expected[1]
+        self.ways = (Way(before, after, communicator), Way(after, before, communicator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        moved: Tensor = _Move.apply(x, self)  # type: ignore[no-untyped-call]
+        return moved
+
+    def extra_repr(self) -> str:
+        source, target = format_placement(self.step.source), format_placement(self.step.target)
+        return (
+            f"{self.mesh.names[self.step.axis]}: {source} -> {target}, "
+            f"forward {self.actions[0]}, backward {self.actions[1] if self.has_gradient else 'without gradient'}"
+        )
+
+
+class _Move(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, move: Redistribute) -> Tensor:
+        ctx.move = move
+        return _ACTIONS[move.actions[0]](x, move.ways[0])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        move = ctx.move
+        if not move.has_gradient:
+            raise PlanError(f"a gradient flows back through a value for which the plan has none: {move}")
+        return _ACTIONS[move.actions[1]](gradients[0], move.ways[1]), None
