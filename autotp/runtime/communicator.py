@@ -105,7 +105,9 @@ def init_mesh(mesh: Mesh, device_type: str = "cpu") -> DeviceMesh:
     of processes is not the mesh's.
     """
     if not dist.is_initialized():
-        raise AutoTPError("torch.distributed is not initialised: call torch.distributed.init_process_group, e.g. by torchrun")
+        raise AutoTPError(
+            "torch.distributed is not initialised: call torch.distributed.init_process_group, e.g. by torchrun"
+        )
     if dist.get_world_size() != mesh.num_ranks:
         raise AutoTPError(f"the mesh {mesh} needs {mesh.num_ranks} processes, but {dist.get_world_size()} were started")
     return init_device_mesh(device_type, mesh.sizes, mesh_dim_names=mesh.names)
