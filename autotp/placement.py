@@ -181,19 +181,26 @@ def format_blocks(blocks: Blocks) -> str:
     return "+".join(texts)
 
 
+def parse_blocks(text: str) -> Blocks:
+    """The inverse of `format_blocks`. Raises AutoTPError."""
+    if not re.fullmatch(r"[\d,^*+]+", text):
+        raise AutoTPError(f"cannot read the blocks {text!r}: sizes such as 512^8, 4,4,3,3 or 3*64^2 were expected")
+    blocks: list[Block] = []
+    for part in text.split("+"):
+        count, _, sizes = part.rpartition("*")
+        pairs = [size.partition("^") for size in sizes.split(",")]
+        blocks += [tuple(itertools.chain.from_iterable([int(n)] * int(k or 1) for n, _, k in pairs))] * int(count or 1)
+    return tuple(blocks)
+
+
 def parse_state(text: str) -> State:
     """The inverse of `str(state)`. Raises AutoTPError."""
     if text in ("R", "P", "B"):
         return {"R": R, "P": P, "B": B}[text]
-    match = re.fullmatch(r"S\((\d+):([\d,^*+]+)\)", text)
+    match = re.fullmatch(r"S\((\d+):([^)]*)\)", text)
     if not match:
         raise AutoTPError(f"cannot read the placement state {text!r}")
-    blocks: list[Block] = []
-    for part in match[2].split("+"):
-        count, _, sizes = part.rpartition("*")
-        pairs = [size.partition("^") for size in sizes.split(",")]
-        blocks += [tuple(itertools.chain.from_iterable([int(n)] * int(k or 1) for n, _, k in pairs))] * int(count or 1)
-    return State("S", int(match[1]), tuple(blocks))
+    return State("S", int(match[1]), parse_blocks(match[2]))
 
 
 def format_placement(placement: Placement) -> str:

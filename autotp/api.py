@@ -1,0 +1,185 @@
+"""The public functions: plan, parallelize, auto_shard, verify. Each reads as the pipeline of the README's figure."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from autotp.capture.build import build_fake
+from autotp.capture.export import Captured, capture
+from autotp.capture.inputs import describe, restore
+from autotp.capture.model_file import ModelSource, load_model
+from autotp.cost.problem import Training
+from autotp.errors import AutoTPError, PlanError
+from autotp.hardware.catalogue import load_cluster
+from autotp.hardware.profile import ClusterProfile
+from autotp.mesh import Mesh
+from autotp.plan_file import dumps, loads
+from autotp.planner import Options, Planned, make_plan
+from autotp.plans import Plan
+from autotp.rewrite.parallelize import build_module
+from autotp.runtime.module import ParallelModule
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
+
+
+def plan(
+    model: nn.Module | str | Path | ModelSource,
+    example_inputs: Any = None,
+    *,
+    mesh: Mesh | str | int | None = None,
+    cluster: ClusterProfile | str | None = None,
+    mode: str = "train",
+    dtype: str | None = None,
+    optimizer: str = "adamw",
+    state_dtype: str | None = None,
+    memory_bytes: float | None = None,
+    objective: str = "time",
+    strategy: str = "optimal",
+    fold: bool = True,
+    time_limit_s: float | None = None,
+    strict: bool = False,
+    solver: str = "highs",
+) -> Plan:
+    """Plan how to split a model over a mesh.
+
+    `model`: a module (with `example_inputs`: a dict of keyword or a tuple of positional arguments), or a model file.
+    `mesh`: `"dp=2,tp=4"`, outermost axis first; a number of devices means `tp`; by default all devices of the cluster.
+    `cluster`: a name from `autotp clusters`, a JSON file or a profile; by default `cpu` where there is no GPU.
+    `memory_bytes`: limit per device, by default what the device has. `objective`: `"time"` or `"memory"`.
+    `strategy`: `"optimal"`, `"greedy"`, `"replicated"` or `"megatron"`.
+
+    Raises AutoTPError (and its leaves) with what is wrong and what to do.
+    """
+    options = Options(
+        Training(mode, optimizer, state_dtype), memory_bytes, objective, strategy, fold, time_limit_s, strict, solver
+    )
+    return timed_plan(model, example_inputs, mesh=mesh, cluster=cluster, dtype=dtype, options=options).plan
+
+
+def timed_plan(
+    model: nn.Module | str | Path | ModelSource,
+    example_inputs: Any = None,
+    *,
+    mesh: Mesh | str | int | None,
+    cluster: ClusterProfile | str | None,
+    dtype: str | None,
+    options: Options,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> Planned:
+    """`plan`, with the seconds each stage took. `progress` is called with the name of every stage as it begins."""
+    started = time.perf_counter()
+    profile = as_cluster(cluster)
+    axes = as_mesh(mesh, profile)
+    profile.check(axes)
+    progress("capturing the model")
+    captured, facts = capture_for_planning(model, example_inputs, mode=options.training.mode, dtype=dtype)
+    captured_at = time.perf_counter()
+    progress("planning")
+    planned = make_plan(captured, axes, profile, options, facts)
+    timing = {"capture_s": captured_at - started, **planned.timing, "total_s": time.perf_counter() - started}
+    return Planned(planned.plan, timing)
+
+
+def capture_for_planning(
+    model: nn.Module | str | Path | ModelSource, example_inputs: Any, *, mode: str, dtype: str | None
+) -> tuple[Captured, dict[str, Any]]:
+    """Capture a module, or a model file on fake parameters; and what a plan says of where it came from."""
+    torch_dtype = as_dtype(dtype)
+    if isinstance(model, str | Path):
+        model = load_model(str(model), {}, None, None)
+    if isinstance(model, ModelSource):
+        module, fake_mode = build_fake(model.build, dtype=torch_dtype)
+        inputs = model.example_inputs()
+        outputs = "loss" if mode == "train" else "all"
+        captured = capture(module, inputs, mode=mode, outputs=outputs, fake_mode=fake_mode)
+        return captured, {"origin": dict(model.origin), "dtype": dtype, "outputs": outputs, "inputs": describe(inputs)}
+    if example_inputs is None:
+        raise AutoTPError("planning a module needs example_inputs: a dict of keyword or a tuple of positional arguments")
+    captured = capture(model, example_inputs, mode=mode, outputs="all")
+    return captured, {"origin": None, "dtype": dtype, "outputs": "all", "inputs": describe(example_inputs)}
+
+
+def parallelize(
+    model: nn.Module,
+    plan: Plan,
+    device_mesh: DeviceMesh,
+    *,
+    inputs: str = "whole",
+    init: Callable[[str, torch.Tensor], None] | None = None,
+) -> ParallelModule:
+    """This rank's part of `model` under `plan`: an nn.Module that takes and returns what the model does.
+
+    `device_mesh` has the plan's axes. `inputs="local"`: each rank of a batch axis passes its own part of the batch.
+    A model with real weights is sharded as it is; for one on fake parameters `init(name, shard)` fills each local shard
+    (zeros without it). Raises PlanError where plan, model and mesh do not belong together.
+    """
+    if tuple(device_mesh.mesh_dim_names or ()) != plan.mesh.names or tuple(device_mesh.mesh.shape) != plan.mesh.sizes:
+        raise PlanError(
+            f"the plan is for the mesh {plan.mesh}, the device mesh has "
+            f"{dict(zip(device_mesh.mesh_dim_names or (), device_mesh.mesh.shape, strict=False))}: make them equal"
+        )
+    captured = capture(model, restore(plan.model["inputs"]), mode=plan.mode, outputs=plan.model["outputs"])
+    return build_module(captured, plan, device_mesh, inputs=inputs, init=init)
+
+
+def auto_shard(model: nn.Module, example_inputs: Any, *, mesh: Mesh | str | int | None = None, **options: Any) -> ParallelModule:
+    """Plan and rewrite in one call, under torchrun: rank 0 plans, everybody gets the same plan.
+
+    `mesh` defaults to `tp` over all ranks; `options` are those of `plan`.
+    """
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    axes = as_mesh(mesh if mesh is not None else dist.get_world_size(), None)
+    if axes.num_ranks != dist.get_world_size():
+        raise AutoTPError(f"the mesh {axes} needs {axes.num_ranks} ranks, torchrun started {dist.get_world_size()}")
+    message: list[Any] = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            message[0] = dumps(plan(model, example_inputs, mesh=axes, **options))
+        except AutoTPError as error:  # the other ranks wait for the plan: tell them before raising here
+            message[1] = str(error)
+    dist.broadcast_object_list(message, src=0)
+    if message[1] is not None:
+        raise AutoTPError(message[1])
+    device_type = "cuda" if torch.cuda.is_available() else "cpu"
+    return parallelize(model, loads(message[0]), init_device_mesh(device_type, axes.sizes, mesh_dim_names=axes.names))
+
+
+# ---------------------------------------------------------------- what users may write
+
+
+def as_cluster(cluster: ClusterProfile | str | None) -> ClusterProfile:
+    """A profile, its name or file; the default is `cpu`, or must be named where there is a GPU."""
+    if isinstance(cluster, ClusterProfile):
+        return cluster
+    if cluster is None and torch.cuda.is_available():
+        raise AutoTPError("name the cluster (--cluster): `autotp clusters` lists the known ones")
+    return load_cluster(cluster or "cpu")
+
+
+def as_mesh(mesh: Mesh | str | int | None, cluster: ClusterProfile | None) -> Mesh:
+    if isinstance(mesh, Mesh):
+        return mesh
+    if mesh is None:
+        if cluster is None:
+            raise AutoTPError("name the mesh, as in tp=4")
+        mesh = cluster.num_devices
+    return Mesh.parse(str(mesh))
+
+
+def as_dtype(dtype: str | None) -> torch.dtype | None:
+    if dtype is None:
+        return None
+    name = DTYPES.get(dtype, dtype)
+    if name not in DTYPES.values():
+        raise AutoTPError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+    found: torch.dtype = getattr(torch, name)
+    return found
+
+

@@ -1,0 +1,51 @@
+"""From a solution back to names: the decisions of a Plan."""
+
+from collections.abc import Mapping
+
+from autotp.cost.problem import PlanningProblem
+from autotp.graph import Value
+from autotp.mesh import Mesh
+from autotp.placement import local_shape
+from autotp.plans import Move, ParameterPlan
+from autotp.rules.strategy import Strategy
+from autotp.solver.problem import Solution
+
+
+def strategies_of(planning: PlanningProblem, solution: Solution) -> dict[str, Strategy]:
+    """The strategy of every node of the graph, folded ones included."""
+    chosen = {
+        name: strategies[index]
+        for name, strategies, index in zip(planning.node_names, planning.strategies, solution.choices, strict=True)
+    }
+    return {node.name: chosen[planning.classes[node.name]] for node in planning.graph}
+
+
+def moves_of(planning: PlanningProblem, solution: Solution) -> dict[Value, tuple[Move, ...]]:
+    """The redistributions of every value that has any, in the order of the arcs' tree from the made placement."""
+    found: dict[Value, tuple[Move, ...]] = {}
+    for value, index in planning.flow_of.items():
+        flow, states = planning.problem.flows[index], planning.state_graphs[index]
+        made = states.placements[int(flow.makes[solution.choices[flow.producer]])]
+        arcs, reached, moves = list(solution.arcs[index]), {made}, []
+        while arcs:
+            arc = next(arc for arc in arcs if states.steps[arc].source in reached)
+            arcs.remove(arc)
+            step, price = states.steps[arc], states.prices[arc]
+            reached.add(step.target)
+            moves.append(Move(step, price.forward, price.backward, price.forward_s, price.backward_s))
+        if moves:
+            found[value] = tuple(moves)
+    return found
+
+
+def parameters_of(
+    planning: PlanningProblem, strategies: Mapping[str, Strategy], mesh: Mesh, names: Mapping[str, tuple[str, ...]]
+) -> dict[str, ParameterPlan]:
+    """Placement and every rank's local shape of parameters and buffers; `names`: all qualified names of each."""
+    found = {}
+    for node in planning.graph:
+        if node.kind in ("parameter", "buffer"):
+            placement, spec = strategies[node.name].results[0], node.outputs[0]
+            shapes = tuple(local_shape(spec.shape, placement, mesh.coordinates(rank)) for rank in range(mesh.num_ranks))
+            found[node.name] = ParameterPlan(placement, spec.shape, spec.dtype, shapes, names.get(node.name, (node.target,)))
+    return found

@@ -1,0 +1,155 @@
+"""What a solution costs, where, and how much of the work it splits: the numbers of a plan's summary."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from autotp.cost.compute import inner_time_s, operator_time_s, optimizer_time_s
+from autotp.cost.memory import parameter_parts, saved_bytes_extra, work_bytes
+from autotp.cost.problem import PlanningProblem, Training
+from autotp.graph import Node
+from autotp.hardware.profile import ClusterProfile
+from autotp.mesh import Mesh
+from autotp.placement import B, R, local_shape, num_elements
+from autotp.rules.rule import OpRule
+from autotp.rules.strategy import Strategy
+from autotp.solver.problem import Solution
+
+
+class Summary:
+    """Adds up the predictions of one solution, seconds and bytes."""
+
+    def __init__(
+        self,
+        planning: PlanningProblem,
+        solution: Solution,
+        rules: Mapping[str, OpRule],
+        mesh: Mesh,
+        cluster: ClusterProfile,
+        training: Training,
+    ) -> None:
+        self._planning, self._solution, self._rules = planning, solution, rules
+        self._mesh, self._cluster, self._training = mesh, cluster, training
+        self._device = cluster.slowest_device
+
+    def _chosen(self) -> Iterator[tuple[Node, Strategy, int]]:
+        """(representative node, its strategy, occurrences)."""
+        planning = self._planning
+        for choices, strategies, index in zip(
+            planning.problem.nodes, planning.strategies, self._solution.choices, strict=True
+        ):
+            yield planning.graph[choices.name], strategies[index], choices.count
+
+    def predicted(self) -> dict[str, Any]:
+        """Step time and memory, whole and by part. Nothing overlaps: the runtime waits for every collective."""
+        parts = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
+        by_op: dict[str, float] = {}
+        inner_s = 0.0
+        for node, strategy, count in self._chosen():
+            specs = self._planning.graph.input_specs(node)
+            if node.kind == "op":
+                rule = self._rules[node.name]
+                forward_s, backward_s = operator_time_s(
+                    node, rule, strategy, specs, node.outputs, self._device, self._training.mode, self._mesh
+                )
+                parts["forward"] += count * forward_s
+                parts["backward"] += count * backward_s
+                by_op[node.short_op] = by_op.get(node.short_op, 0.0) + count * (forward_s + backward_s)
+                inner_s += count * sum(
+                    inner_time_s(node, rule, strategy, self._device, self._training.mode, self._mesh, self._cluster)
+                )
+            elif node.kind == "parameter" and self._training.mode == "train" and node.outputs[0].has_gradient:
+                numel = max(self._local_numel(node, strategy, rank) for rank in range(self._mesh.num_ranks))
+                dtype = node.outputs[0].dtype
+                parts["optimizer"] += count * optimizer_time_s(
+                    numel, dtype, self._training.optimizer, self._device, state_dtype=self._training.state_dtype
+                )
+        moves_s = self._moves_by_kind()
+        communication_s = sum(moves_s.values()) + inner_s
+        compute_s = sum(parts.values())
+        memory = [self.memory(rank) for rank in range(self._mesh.num_ranks)]
+        return {
+            "step_s": compute_s + communication_s,
+            "compute_s": compute_s,
+            "communication_s": communication_s,
+            "exposed_communication_s": communication_s,
+            "memory_bytes": [sum(one.values()) for one in memory],
+            "compute_parts_s": parts,
+            "compute_by_op_s": dict(sorted(by_op.items(), key=lambda item: (-item[1], item[0]))),
+            "communication_by_kind_s": {**moves_s, "inside_operators": inner_s},
+            "memory_parts_bytes": memory,
+        }
+
+    def _moves_by_kind(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        planning = self._planning
+        for flow, graph, arcs in zip(planning.problem.flows, planning.state_graphs, self._solution.arcs, strict=True):
+            for arc in arcs:
+                price = graph.prices[arc]
+                for action, seconds in ((price.forward, price.forward_s), (price.backward, price.backward_s)):
+                    if seconds:
+                        found[action] = found.get(action, 0.0) + flow.count * seconds
+        return dict(sorted(found.items()))
+
+    def _local_numel(self, node: Node, strategy: Strategy, rank: int) -> int:
+        return num_elements(local_shape(node.outputs[0].shape, strategy.results[0], self._mesh.coordinates(rank)))
+
+    def memory(self, rank: int) -> dict[str, int]:
+        """Bytes on one rank by what they are for: the sum is the predicted peak."""
+        training = self._training
+        total = {"parameters": 0, "gradients": 0, "optimizer": 0, "activations": 0, "transient": 0}
+        for node, strategy, count in self._chosen():
+            specs = self._planning.graph.input_specs(node)
+            if node.kind in ("parameter", "buffer"):
+                spec = node.outputs[0]
+                numel = self._local_numel(node, strategy, rank)
+                parts = parameter_parts(
+                    numel, spec.dtype, trainable=spec.has_gradient, optimizer=training.optimizer, mode=training.mode,
+                    state_dtype=training.state_dtype,
+                )  # fmt: skip
+                for name, num_bytes in parts.items():
+                    total[name] += count * num_bytes
+            elif node.kind == "op":
+                if training.mode == "train":
+                    total["activations"] += count * int(saved_bytes_extra(node, strategy, specs))
+                total["transient"] = max(total["transient"], int(work_bytes(node, strategy, specs, training.mode)))
+        total["activations"] += self._saved_bytes(rank)
+        total["process"] = int(self._device.process_bytes)
+        return total
+
+    def _saved_bytes(self, rank: int) -> int:
+        """Bytes of tensors kept for backward; a parameter in its own placement is not kept twice."""
+        planning, coordinates, total = self._planning, self._mesh.coordinates(rank), 0
+        for flow, graph in zip(planning.problem.flows, planning.state_graphs, strict=True):
+            producer = planning.graph[planning.node_names[flow.producer]]
+            own = set()
+            if producer.kind in ("parameter", "buffer"):
+                own = {int(flow.saved_class[flow.makes[self._solution.choices[flow.producer]]])}
+            kept: dict[int, int] = {}
+            for consumer in flow.consumers:
+                if consumer.saves:
+                    state = int(consumer.wants[self._solution.choices[consumer.node]])
+                    kept.setdefault(int(flow.saved_class[state]), state)
+            spec = producer.outputs[int(flow.name.partition("#")[2] or 0)]
+            for saved_class, state in kept.items():
+                if saved_class not in own:
+                    placement = tuple(R if s == B else s for s in graph.placements[state])
+                    numel = num_elements(local_shape(spec.shape, placement, coordinates))
+                    total += flow.count * spec.item_bytes * numel
+        return total
+
+    def split_matmul_flops_fraction(self) -> float:
+        """Share of the matmul FLOPs that are divided over every mesh axis larger than one."""
+        whole = split = 0.0
+        for node, strategy, count in self._chosen():
+            rule = self._rules.get(node.name)
+            if rule is None or not rule.work[0]:
+                continue
+            scale, letters = rule.work
+            flops = count * scale
+            for letter in letters:
+                flops *= rule.extents[letter]
+            whole += flops
+            axes = [choice for choice, size in zip(strategy.choices, self._mesh.sizes, strict=True) if size > 1]
+            if axes and all(choice.kind == "cut" and set(choice.cut or ()) & set(letters) for choice in axes):
+                split += flops
+        return split / whole if whole else 0.0

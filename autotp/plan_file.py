@@ -1,0 +1,179 @@
+"""Plans as JSON: `save`, `load`, and the text form that both use. Equal plans give equal bytes."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autotp.errors import AutoTPError, PlanError
+from autotp.graph import Value
+from autotp.mesh import Mesh
+from autotp.placement import Placement, format_blocks, format_placement, parse_blocks, parse_placement
+from autotp.plans import VERSION, Move, ParameterPlan, Plan
+from autotp.redistribute import Step
+from autotp.rules.strategy import Choice, Strategy
+
+
+def write_atomically(path: str | Path, text: str) -> None:
+    """Write aside and rename, so that a reader never sees half a file. Raises AutoTPError where that is not possible."""
+    path = Path(path)
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent or Path(), prefix=f".{path.name}.")
+    except OSError as error:
+        raise AutoTPError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except OSError as error:
+        os.unlink(temporary)
+        raise AutoTPError(f"cannot write {path}: {error.strerror}") from error
+
+
+def save(plan: Plan, path: str | Path) -> None:
+    """Write a plan. Raises AutoTPError where the file cannot be written; nothing half-written is left."""
+    write_atomically(path, dumps(plan))
+
+
+def load(path: str | Path) -> Plan:
+    """Read a plan. Raises PlanError on a missing, corrupt or foreign file."""
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"cannot read the plan {path}: {error}") from error
+    try:
+        return loads(text)
+    except PlanError as error:
+        raise PlanError(f"{path}: {error}") from error
+
+
+def dumps(plan: Plan) -> str:
+    """The JSON text of a plan, one line per node, ending in a newline."""
+    document: dict[str, Any] = {
+        "autotp_plan": plan.version,
+        "fingerprint": plan.fingerprint,
+        "mode": plan.mode,
+        "mesh": str(plan.mesh),
+        "summary": plan.summary,
+        "fallback_ops": list(plan.fallback_ops),
+        "model": plan.model,
+        "cluster": plan.cluster,
+    }
+    head = json.dumps(document, indent=1)[:-2]
+    tables = {
+        "nodes": {name: {"module": plan.modules.get(name, ""), **_strategy(s)} for name, s in plan.strategies.items()},
+        "moves": {str(value): [_move(move) for move in moves] for value, moves in plan.moves.items()},
+        "parameters": {name: _parameter(parameter) for name, parameter in plan.parameters.items()},
+        "problem": plan.problem,
+    }
+    return head + "".join(f',\n "{name}": {_lines(table)}' for name, table in tables.items()) + "\n}\n"
+
+
+def _lines(table: Mapping[str, Any]) -> str:
+    rows = ",\n".join(f"  {json.dumps(key)}: {json.dumps(row, separators=(',', ':'))}" for key, row in table.items())
+    return "{\n" + rows + "\n }" if rows else "{}"
+
+
+def loads(text: str) -> Plan:
+    """The inverse of `dumps`. Raises PlanError."""
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise PlanError(f"not a plan: the JSON is broken at line {error.lineno} ({error.msg}); make it again") from error
+    if not isinstance(document, dict) or "autotp_plan" not in document:
+        raise PlanError("not a plan: the field autotp_plan is missing; `autotp plan -o` writes one")
+    if document["autotp_plan"] != VERSION:
+        raise PlanError(
+            f"the plan has version {document['autotp_plan']}, this autotp reads version {VERSION}; make the plan again"
+        )
+    try:
+        return Plan(
+            fingerprint=document["fingerprint"],
+            mode=document["mode"],
+            mesh=Mesh.parse(document["mesh"]),
+            strategies={name: _read_strategy(row) for name, row in document["nodes"].items()},
+            moves={_read_value(key): tuple(map(_read_move, rows)) for key, rows in document["moves"].items()},
+            parameters={name: _read_parameter(row) for name, row in document["parameters"].items()},
+            modules={name: row["module"] for name, row in document["nodes"].items()},
+            cluster=document["cluster"],
+            model=document["model"],
+            problem=document["problem"],
+            summary=document["summary"],
+            fallback_ops=tuple(document["fallback_ops"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, AutoTPError) as error:
+        raise PlanError(f"the plan is corrupt ({type(error).__name__}: {error}); make it again") from error
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _strategy(strategy: Strategy) -> dict[str, Any]:
+    return {
+        "choices": [_choice(choice) for choice in strategy.choices],
+        "operands": [format_placement(p) for p in strategy.operands],
+        "results": [format_placement(p) for p in strategy.results],
+    }
+
+
+def _choice(choice: Choice) -> Any:
+    if choice.kind == "cut":
+        return {letter: format_blocks(blocks) for letter, blocks in (choice.cut or {}).items()}
+    return sorted(choice.carriers) if choice.kind == "partial" else choice.kind
+
+
+def _read_choice(row: Any) -> Choice:
+    if isinstance(row, dict):
+        return Choice("cut", {letter: parse_blocks(text) for letter, text in row.items()})
+    return Choice("partial", None, frozenset(row)) if isinstance(row, list) else Choice(row)
+
+
+def _read_strategy(row: Mapping[str, Any]) -> Strategy:
+    return Strategy(
+        tuple(map(_read_choice, row["choices"])),
+        tuple(map(parse_placement, row["operands"])),
+        tuple(map(parse_placement, row["results"])),
+    )
+
+
+def _move(move: Move) -> dict[str, Any]:
+    return {
+        "axis": move.step.axis,
+        "from": format_placement(move.step.source),
+        "to": format_placement(move.step.target),
+        "forward": move.forward,
+        "backward": move.backward,
+        "forward_s": move.forward_s,
+        "backward_s": move.backward_s,
+    }
+
+
+def _read_move(row: Mapping[str, Any]) -> Move:
+    step = Step(row["axis"], parse_placement(row["from"]), parse_placement(row["to"]))
+    return Move(step, row["forward"], row["backward"], row["forward_s"], row["backward_s"])
+
+
+def _read_value(text: str) -> Value:
+    name, _, index = text.removeprefix("%").partition("#")
+    return Value(name, int(index or 0))
+
+
+def _parameter(parameter: ParameterPlan) -> dict[str, Any]:
+    return {
+        "names": list(parameter.names),
+        "dtype": parameter.dtype,
+        "shape": list(parameter.shape),
+        "placement": format_placement(parameter.placement),
+        "local_shapes": [list(shape) for shape in parameter.local_shapes],
+    }
+
+
+def _read_parameter(row: Mapping[str, Any]) -> ParameterPlan:
+    placement: Placement = parse_placement(row["placement"])
+    shapes = tuple(tuple(shape) for shape in row["local_shapes"])
+    return ParameterPlan(placement, tuple(row["shape"]), row["dtype"], shapes, tuple(row["names"]))
