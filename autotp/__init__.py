@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from autotp.hardware.catalogue import load_cluster
     from autotp.mesh import Mesh
     from autotp.plans import Plan
-    from autotp.verify import verify
+    from autotp.verification import verify
 
 _HOME = {
     "AutoTPError": "autotp.errors",
@@ -22,7 +22,7 @@ _HOME = {
     "load_cluster": "autotp.hardware.catalogue",
     "parallelize": "autotp.api",
     "plan": "autotp.api",
-    "verify": "autotp.verify",
+    "verify": "autotp.verification",
 }
 
 __all__ = ["AutoTPError", "Mesh", "Plan", "auto_shard", "load_cluster", "parallelize", "plan", "verify"]
