@@ -1,0 +1,122 @@
+"""A cluster: which device every rank runs on, and the links between them. JSON in and out."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from autotp.errors import ProfileError
+from autotp.hardware.profile import CollectiveProfile, DeviceProfile, LinkProfile
+from autotp.mesh import Mesh
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterProfile:
+    """Devices by rank, nodes of `ranks_per_node` neighbouring ranks, and the links inside a node and between nodes."""
+
+    name: str
+    devices: tuple[str, ...]
+    device_profiles: Mapping[str, DeviceProfile]
+    ranks_per_node: int
+    links: Mapping[str, LinkProfile]
+    source: str
+    date: str
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def max_ranks(self) -> int:
+        return len(self.devices)
+
+    def device(self, rank: int) -> DeviceProfile:
+        return self.device_profiles[self.devices[rank]]
+
+    def device_names(self, mesh: Mesh) -> tuple[str, ...]:
+        """The distinct devices that a mesh runs on, in rank order."""
+        return tuple(dict.fromkeys(self.devices[: mesh.num_ranks]))
+
+    def check(self, mesh: Mesh) -> None:
+        """Raise ProfileError where the mesh has more ranks than the cluster."""
+        if mesh.num_ranks > self.max_ranks:
+            raise ProfileError(
+                f"mesh {mesh} has {mesh.num_ranks} ranks, cluster {self.name} only {self.max_ranks}: "
+                f"use a smaller mesh or another cluster"
+            )
+
+    def link(self, mesh: Mesh, axis: int) -> LinkProfile:
+        """The link that the groups of a mesh axis talk over: between nodes where any group spans nodes.
+
+        A group with k ranks on a node has k ranks' share of the node's network. Raises ProfileError where the mesh is
+        larger than the cluster.
+        """
+        self.check(mesh)
+        rails = []
+        for group in mesh.groups(axis):
+            nodes = [rank // self.ranks_per_node for rank in group]
+            if len(set(nodes)) > 1:
+                rails.append(min(map(nodes.count, nodes)))
+        if not rails:
+            return self.links["intra"]
+        if "inter" not in self.links:
+            raise ProfileError(
+                f"cluster {self.name} has no link between nodes, which mesh axis {mesh.names[axis]} needs"
+            )
+        return self.links["inter"].joined(min(rails), self.links["intra"])
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary for json.dump, complete in itself: `from_json` gives an equal cluster."""
+        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]  # tuples become lists, as in a file
+
+    @classmethod
+    def from_json(cls, data: Any, where: str = "cluster") -> "ClusterProfile":
+        """Build from JSON data after validating it; `where` names the file in messages. Raises ProfileError."""
+        validate(data, "cluster", where)
+        devices = {name: DeviceProfile(**fields) for name, fields in data["device_profiles"].items()}
+        links = {name: _link(fields, f"{where}: links.{name}") for name, fields in data["links"].items()}
+        missing = sorted(set(data["devices"]) - set(devices))
+        if missing:
+            raise ProfileError(f"{where}: no device_profiles for {', '.join(missing)}")
+        wrong = sorted(key for key, device in devices.items() if device.name != key)
+        if wrong:
+            raise ProfileError(f"{where}: device_profiles.{wrong[0]} holds a device named {devices[wrong[0]].name}")
+        if len(data["devices"]) > data["ranks_per_node"] and "inter" not in links:
+            raise ProfileError(f"{where}: more ranks than ranks_per_node, but no link called inter")
+        return cls(**{**data, "devices": tuple(data["devices"]), "device_profiles": devices, "links": links})
+
+    def identity(self) -> str:
+        """A hash of everything in the profile: equal clusters, equal identities, on every machine."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _link(fields: Mapping[str, Any], where: str) -> LinkProfile:
+    collectives = {}
+    for kind, numbers in fields["collectives"].items():
+        lists = {key: tuple(value) for key, value in numbers.items() if isinstance(value, list)}
+        ranks = lists["num_ranks"]
+        if len({len(values) for values in lists.values()}) > 1:
+            raise ProfileError(f"{where}.collectives.{kind}: the lists must have equal lengths")
+        if list(ranks) != sorted(set(ranks)):
+            raise ProfileError(f"{where}.collectives.{kind}: num_ranks must ascend, not {list(ranks)}")
+        collectives[kind] = CollectiveProfile(**lists, added_rank_s=numbers["added_rank_s"])
+    return LinkProfile(**{**fields, "collectives": collectives})
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return json.loads(files("autotp.profiles").joinpath("schema.json").read_text())  # type: ignore[no-any-return]
+
+
+def validate(data: Any, definition: str, where: str) -> None:
+    """Check JSON data against a definition of profiles/schema.json. Raises ProfileError saying what is wrong where."""
+    schema = {**_schema(), "$ref": f"#/$defs/{definition}"}
+    error = best_match(Draft202012Validator(schema).iter_errors(data))
+    if error is not None:
+        place = ".".join(map(str, error.absolute_path))
+        raise ProfileError(f"{where}: {place + ': ' if place else ''}{error.message}")

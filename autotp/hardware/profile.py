@@ -1,0 +1,94 @@
+"""What one device and one link can do: measured or described numbers, each with its source. No torch here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from autotp.errors import ProfileError
+
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProfile:
+    """One accelerator, or one CPU process: rates in SI units.
+
+    - `matmul_flops_per_s`: by dtype (torch's names), the best rate measured for a matrix product: the ceiling.
+    - `matmul_efficiency`: share of that ceiling that products of ordinary shapes reach; `attention_efficiency`: fused
+      attention's share.
+    - `memory_bytes_per_s`: achievable memory bandwidth. `launch_s`: the least time that one operator takes.
+    - `memory_bytes`: installed memory. `process_bytes`: what a process and its communicators take of it.
+    - `peak_flops_per_s`: the datasheet's dense peak by dtype, for utilisation figures only; never used to predict.
+    - `source`: where each number is from, by field name. `is_measured`: whether rates were measured on this device.
+    """
+
+    name: str
+    kind: str
+    memory_bytes: int
+    matmul_flops_per_s: Mapping[str, float]
+    matmul_efficiency: float
+    attention_efficiency: float
+    memory_bytes_per_s: float
+    launch_s: float
+    process_bytes: int
+    source: Mapping[str, str]
+    date: str
+    is_measured: bool
+    peak_flops_per_s: Mapping[str, float] = field(default_factory=dict)
+
+    def matmul_rate(self, dtype: str) -> float:
+        """Floating-point operations per second that matrix products reach. Raises ProfileError for an unknown dtype."""
+        if dtype not in self.matmul_flops_per_s:
+            raise ProfileError(
+                f"device {self.name} has no matmul_flops_per_s for {dtype}, only for "
+                f"{', '.join(self.matmul_flops_per_s)}: choose another --dtype or add the rate to the profile"
+            )
+        return self.matmul_flops_per_s[dtype] * self.matmul_efficiency
+
+
+@dataclass(frozen=True, slots=True)
+class CollectiveProfile:
+    """Latency and bus bandwidth of one collective by group size: linear between the sizes listed.
+
+    Beyond the largest group every further rank adds `added_rank_s` to the latency and the bandwidth stays.
+    """
+
+    num_ranks: tuple[int, ...]
+    latency_s: tuple[float, ...]
+    bus_bytes_per_s: tuple[float, ...]
+    added_rank_s: float
+
+    def at(self, num_ranks: int) -> tuple[float, float]:
+        """(latency_s, bus_bytes_per_s) in a group of this size."""
+        latency = float(np.interp(num_ranks, self.num_ranks, self.latency_s))
+        bandwidth = float(np.interp(num_ranks, self.num_ranks, self.bus_bytes_per_s))
+        return latency + self.added_rank_s * max(0, num_ranks - self.num_ranks[-1]), bandwidth
+
+
+@dataclass(frozen=True, slots=True)
+class LinkProfile:
+    """What joins ranks. For the link between nodes: the bandwidth of one rank per node, with its share of the NICs."""
+
+    kind: str
+    collectives: Mapping[str, CollectiveProfile]
+    source: str
+    date: str
+    is_measured: bool
+
+    def collective(self, kind: str) -> CollectiveProfile:
+        """The profile of a collective. Raises ProfileError where the link has none of that kind."""
+        if kind not in self.collectives:
+            raise ProfileError(f"a {self.kind} link has no numbers for {kind}, only for {', '.join(self.collectives)}")
+        return self.collectives[kind]
+
+    def joined(self, num_rails: int, inside: "LinkProfile") -> "LinkProfile":
+        """This link as used by a group of `num_rails` ranks per node: that many times the bandwidth, `inside`'s at most."""
+        if num_rails == 1:
+            return self
+        found = {}
+        for kind, own in self.collectives.items():
+            limit = [inside.collective(kind).at(num_rails)[1]] * len(own.num_ranks)
+            bandwidth = tuple(min(num_rails * b, top) for b, top in zip(own.bus_bytes_per_s, limit, strict=True))
+            found[kind] = CollectiveProfile(own.num_ranks, own.latency_s, bandwidth, own.added_rank_s)
+        return LinkProfile(self.kind, found, self.source, self.date, self.is_measured)
