@@ -17,7 +17,7 @@ from autotp.capture.model_file import ModelSource, load_model
 from autotp.cost.problem import Training
 from autotp.errors import AutoTPError, PlanError
 from autotp.hardware.catalogue import load_cluster
-from autotp.hardware.profile import ClusterProfile
+from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
 from autotp.plan_file import dumps, loads
 from autotp.planner import Options, Planned, make_plan
@@ -100,7 +100,9 @@ def capture_for_planning(
         captured = capture(module, inputs, mode=mode, outputs=outputs, fake_mode=fake_mode)
         return captured, {"origin": dict(model.origin), "dtype": dtype, "outputs": outputs, "inputs": describe(inputs)}
     if example_inputs is None:
-        raise AutoTPError("planning a module needs example_inputs: a dict of keyword or a tuple of positional arguments")
+        raise AutoTPError(
+            "planning a module needs example_inputs: a dict of keyword or a tuple of positional arguments"
+        )
     captured = capture(model, example_inputs, mode=mode, outputs="all")
     return captured, {"origin": None, "dtype": dtype, "outputs": "all", "inputs": describe(example_inputs)}
 
@@ -128,7 +130,9 @@ def parallelize(
     return build_module(captured, plan, device_mesh, inputs=inputs, init=init)
 
 
-def auto_shard(model: nn.Module, example_inputs: Any, *, mesh: Mesh | str | int | None = None, **options: Any) -> ParallelModule:
+def auto_shard(
+    model: nn.Module, example_inputs: Any, *, mesh: Mesh | str | int | None = None, **options: Any
+) -> ParallelModule:
     """Plan and rewrite in one call, under torchrun: rank 0 plans, everybody gets the same plan.
 
     `mesh` defaults to `tp` over all ranks; `options` are those of `plan`.
@@ -169,7 +173,7 @@ def as_mesh(mesh: Mesh | str | int | None, cluster: ClusterProfile | None) -> Me
     if mesh is None:
         if cluster is None:
             raise AutoTPError("name the mesh, as in tp=4")
-        mesh = cluster.num_devices
+        mesh = cluster.max_ranks
     return Mesh.parse(str(mesh))
 
 
@@ -181,5 +185,3 @@ def as_dtype(dtype: str | None) -> torch.dtype | None:
         raise AutoTPError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
     found: torch.dtype = getattr(torch, name)
     return found
-
-

@@ -47,5 +47,7 @@ def parameters_of(
         if node.kind in ("parameter", "buffer"):
             placement, spec = strategies[node.name].results[0], node.outputs[0]
             shapes = tuple(local_shape(spec.shape, placement, mesh.coordinates(rank)) for rank in range(mesh.num_ranks))
-            found[node.name] = ParameterPlan(placement, spec.shape, spec.dtype, shapes, names.get(node.name, (node.target,)))
+            found[node.name] = ParameterPlan(
+                placement, spec.shape, spec.dtype, shapes, names.get(node.name, (node.target,))
+            )
     return found

@@ -20,7 +20,9 @@ class Mesh:
             raise AutoTPError(f"a mesh needs axes with different names, not {names}")
         for name, size in self.axes:
             if not re.fullmatch(r"[A-Za-z_]\w*", name) or size < 1:
-                raise AutoTPError(f"mesh axis {name!r} of size {size}: a name and a size of at least 1 are needed, as in tp=4")
+                raise AutoTPError(
+                    f"mesh axis {name!r} of size {size}: a name and a size of at least 1 are needed, as in tp=4"
+                )
 
     @classmethod
     def parse(cls, text: str) -> "Mesh":

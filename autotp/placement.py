@@ -175,7 +175,8 @@ def format_blocks(blocks: Blocks) -> str:
     for block, equal_blocks in itertools.groupby(blocks):
         count = len(list(equal_blocks))
         sizes = ",".join(
-            f"{size}^{n}" if n > 1 else str(size) for size, n in ((k, len(list(g))) for k, g in itertools.groupby(block))
+            f"{size}^{n}" if n > 1 else str(size)
+            for size, n in ((k, len(list(g))) for k, g in itertools.groupby(block))
         )
         texts.append(f"{count}*{sizes}" if count > 1 else sizes)
     return "+".join(texts)

@@ -84,7 +84,9 @@ def loads(text: str) -> Plan:
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
-        raise PlanError(f"not a plan: the JSON is broken at line {error.lineno} ({error.msg}); make it again") from error
+        raise PlanError(
+            f"not a plan: the JSON is broken at line {error.lineno} ({error.msg}); make it again"
+        ) from error
     if not isinstance(document, dict) or "autotp_plan" not in document:
         raise PlanError("not a plan: the field autotp_plan is missing; `autotp plan -o` writes one")
     if document["autotp_plan"] != VERSION:

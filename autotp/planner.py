@@ -10,12 +10,13 @@ from typing import Any
 from autotp.assemble import moves_of, parameters_of, strategies_of
 from autotp.capture.export import Captured
 from autotp.capture.repeats import fold
+from autotp.cost.device import slowest_device
 from autotp.cost.megatron import megatron_strategies
 from autotp.cost.problem import PlanningProblem, ProblemBuilder, Training, with_limit
 from autotp.cost.summary import Summary
 from autotp.errors import AutoTPError, InfeasibleError, RuleError
 from autotp.graph import Graph
-from autotp.hardware.profile import ClusterProfile
+from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
 from autotp.plans import Plan
 from autotp.rules.registry import is_fallback, rule_for
@@ -77,12 +78,16 @@ def rules_of(graph: Graph, *, is_strict: bool = False) -> tuple[dict[str, OpRule
                 unknown.append(node.op)
                 message = f"no rule for {node.op} (node {node.name} in {node.module or 'the model'}): it runs whole on every rank"
                 if is_strict:
-                    raise RuleError(message + "; drop --strict to accept that, or add a rule (ARCHITECTURE.md tells how)")
+                    raise RuleError(
+                        message + "; drop --strict to accept that, or add a rule (ARCHITECTURE.md tells how)"
+                    )
                 warnings.warn(message)
     return rules, tuple(unknown)
 
 
-def make_plan(captured: Captured, mesh: Mesh, cluster: ClusterProfile, options: Options, model: Mapping[str, Any]) -> Planned:
+def make_plan(
+    captured: Captured, mesh: Mesh, cluster: ClusterProfile, options: Options, model: Mapping[str, Any]
+) -> Planned:
     """Plan a captured model on a mesh of a cluster.
 
     `model` is stored in the plan as it is. Raises ProfileError (mesh too large), RuleError (strict), InfeasibleError.
@@ -94,7 +99,9 @@ def make_plan(captured: Captured, mesh: Mesh, cluster: ClusterProfile, options: 
     several = sum(size > 1 for size in mesh.sizes) > 1
     classes = fold(graph, ends=0 if several else 1) if options.is_folded else {node.name: node.name for node in graph}
     builder = ProblemBuilder(graph, rules, classes, mesh, cluster, options.training)
-    limit = options.memory_bytes if options.memory_bytes is not None else float(cluster.slowest_device.memory_bytes)
+    limit = (
+        options.memory_bytes if options.memory_bytes is not None else float(slowest_device(cluster, mesh).memory_bytes)
+    )
     planning = builder.build(math.inf)
     built = time.perf_counter()
     allowed = megatron_strategies(planning, builder.analysis, rules)
@@ -112,7 +119,7 @@ def make_plan(captured: Captured, mesh: Mesh, cluster: ClusterProfile, options: 
         moves=moves_of(planning, solution),
         parameters=parameters_of(planning, strategies, mesh, captured.tied),
         modules={node.name: node.module for node in graph},
-        cluster=cluster.to_dict(),
+        cluster=cluster.to_json(),
         model=model,
         problem=to_dict(with_limit(planning, limit).problem),
         summary={
@@ -147,7 +154,9 @@ def _solve(
     if options.strategy == "greedy":
         return greedy(with_limit(planning, limit).problem)
     if options.strategy == "megatron" and allowed is None:
-        raise AutoTPError("this model has no Megatron plan (no linear layers, or convolutions): choose --strategy optimal")
+        raise AutoTPError(
+            "this model has no Megatron plan (no linear layers, or convolutions): choose --strategy optimal"
+        )
     limited = with_limit(planning, limit).problem
     arguments: dict[str, Any] = {
         "objective": options.objective, "backend": options.solver, "time_limit_s": options.time_limit_s,
@@ -189,7 +198,9 @@ def _baselines(
         megatron = solution
     elif allowed is not None:
         megatron = solve_restricted(planning.problem, allowed, objective="time", backend=options.solver)
-    row = lambda s: s and {"step_s": s.cost_s, "memory_bytes": max(s.memory_bytes), "fits": max(s.memory_bytes) <= limit}  # noqa: E731
+    row = lambda s: (
+        s and {"step_s": s.cost_s, "memory_bytes": max(s.memory_bytes), "fits": max(s.memory_bytes) <= limit}
+    )  # noqa: E731
     # With whole inputs on every rank a replicated step does what one device does, and communicates nothing.
     return {"single_device": row(whole), "replicated": row(whole), "megatron": row(megatron)}
 

@@ -73,5 +73,7 @@ def collective(action: str, shape: Sequence[int], step: Step) -> Collective | No
     cut = next((state for state in states if state.kind == "S"), None)
     whole = tuple(state for axis, state in enumerate(step.source) if axis != step.axis)
     local = largest_shape(shape, step.source if action == "all_to_all" else whole)
-    strided = action == "all_to_all" or (cut is not None and (len(cut.blocks) > 1 or any(n != 1 for n in local[: cut.dim])))
+    strided = action == "all_to_all" or (
+        cut is not None and (len(cut.blocks) > 1 or any(n != 1 for n in local[: cut.dim]))
+    )
     return Collective(action, step.axis, num_elements(local), strided and action != "all_reduce")

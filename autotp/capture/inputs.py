@@ -17,7 +17,9 @@ def describe(inputs: Any) -> Any:
         return {type(inputs).__name__: [describe(value) for value in inputs]}
     if inputs is None or isinstance(inputs, bool | int | float | str):
         return {"value": inputs}
-    raise PlanError(f"example inputs of type {type(inputs).__name__} cannot be stored in a plan: pass tensors and containers")
+    raise PlanError(
+        f"example inputs of type {type(inputs).__name__} cannot be stored in a plan: pass tensors and containers"
+    )
 
 
 def restore(description: Any) -> Any:

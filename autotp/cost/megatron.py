@@ -25,7 +25,13 @@ def megatron_strategies(
     for name, strategies, keys in zip(planning.node_names, planning.strategies, planning.keys, strict=True):
         node = graph[name]
         must_split = node.kind == "op" and (_is_weighted(graph, node, rules) or _is_attention(node))
-        outer = _best(strategies, [all(roles.is_batch(s, k, axis) for axis in range(len(k) - 1)) for s, k in zip(strategies, keys, strict=True)])
+        outer = _best(
+            strategies,
+            [
+                all(roles.is_batch(s, k, axis) for axis in range(len(k) - 1))
+                for s, k in zip(strategies, keys, strict=True)
+            ],
+        )
         inner = [roles.is_tensor_parallel(strategies[i], keys[i], by_sequence=not must_split) for i in outer]
         found = [i for i, ok in zip(outer, inner, strict=True) if ok]
         if must_split:
@@ -38,7 +44,10 @@ def megatron_strategies(
 
 def _best(strategies: Sequence[Strategy], fits: Sequence[bool]) -> list[int]:
     """Strategies that fit on the outer axes: those that cut the batch on most of them."""
-    cuts = [sum(choice.kind == "cut" for choice in s.choices[:-1]) if ok else -1 for s, ok in zip(strategies, fits, strict=True)]
+    cuts = [
+        sum(choice.kind == "cut" for choice in s.choices[:-1]) if ok else -1
+        for s, ok in zip(strategies, fits, strict=True)
+    ]
     most = max(cuts)
     return [index for index, count in enumerate(cuts) if count == most]
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from autotp.cost.collective import move_time_s
+from autotp.cost.device import slowest_device
 from autotp.graph import TensorSpec
-from autotp.hardware.profile import ClusterProfile
+from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
 from autotp.placement import largest_shape, num_elements
 from autotp.redistribute import COLLECTIVES, Step, actions, collective
@@ -29,7 +30,7 @@ def step_price(step: Step, spec: TensorSpec, cluster: ClusterProfile, mesh: Mesh
 
 
 def _action_s(action: str, step: Step, spec: TensorSpec, cluster: ClusterProfile, mesh: Mesh) -> float:
-    device = cluster.slowest_device
+    device = slowest_device(cluster, mesh)
     if action == "none":
         return 0.0
     if action in COLLECTIVES:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autotp.cost.compute import operator_time_s, optimizer_time_s
+from autotp.cost.device import slowest_device
 from autotp.cost.memory import parameter_bytes, saved_bytes_extra, saved_operands, work_bytes
 from autotp.cost.moves import StepPrice, step_price
 from autotp.graph import Graph, Node, TensorSpec, Value
-from autotp.hardware.profile import ClusterProfile
+from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
 from autotp.placement import B, Placement, R, State, largest_shape, num_elements
 from autotp.redistribute import TABLE, Step
@@ -70,6 +71,7 @@ class ProblemBuilder:
     ) -> None:
         self._graph, self._rules, self._classes = graph, rules, classes
         self._mesh, self._cluster, self._training = mesh, cluster, training
+        self._device = slowest_device(cluster, mesh)
         self.analysis = DimAnalysis(graph, rules, classes)
         self._enumerator = Enumerator(graph, rules, self.analysis, mesh)
         self._state_graphs: dict[object, StateGraph] = {}
@@ -94,7 +96,7 @@ class ProblemBuilder:
             flow, states = self._flow(value, consumers, count)
             flows.append(flow)
             graphs.append(states)
-        device = self._cluster.slowest_device
+        device = self._device
         problem = Problem(
             nodes, tuple(flows), np.array([limit_bytes]), np.array([float(device.process_bytes)]), (device.name,)
         )
@@ -113,7 +115,7 @@ class ProblemBuilder:
 
     def _price(self, node: Node, strategy: Strategy) -> tuple[float, float, float]:
         """(seconds, bytes held for the step, bytes held while it runs) on the rank that needs most."""
-        device, training = self._cluster.slowest_device, self._training
+        device, training = self._device, self._training
         specs = self._graph.input_specs(node)
         if node.kind in ("parameter", "buffer"):
             spec = node.outputs[0]
@@ -124,7 +126,9 @@ class ProblemBuilder:
             )  # fmt: skip
             step_s = 0.0
             if spec.has_gradient and training.mode == "train":
-                step_s = optimizer_time_s(numel, spec.dtype, training.optimizer, device, state_dtype=training.state_dtype)
+                step_s = optimizer_time_s(
+                    numel, spec.dtype, training.optimizer, device, state_dtype=training.state_dtype
+                )
             # The parameter itself is counted as a saved tensor (see _flow), so that what an operator keeps of it is free.
             return step_s, float(total - numel * spec.item_bytes), 0.0
         if node.kind != "op":
@@ -164,13 +168,15 @@ class ProblemBuilder:
         consumers = []
         for (name, index), wants in zip(readers, wanted, strict=True):
             reader = self._graph[name]
-            saves = is_training and reader.kind == "op" and index in saved_operands(reader, self._graph.input_specs(reader))[0]
+            saves = (
+                is_training
+                and reader.kind == "op"
+                and index in saved_operands(reader, self._graph.input_specs(reader))[0]
+            )
             consumers.append(Consumer(self._index[name], np.array([index_of[w] for w in wants]), saves))
         makes = np.array([index_of[placement] for placement in made])
         keeps_own = node.kind in ("parameter", "buffer") or (
-            is_training
-            and node.kind == "op"
-            and value.index in saved_operands(node, self._graph.input_specs(node))[1]
+            is_training and node.kind == "op" and value.index in saved_operands(node, self._graph.input_specs(node))[1]
         )
         if keeps_own:  # as if the producer read its own result: shared with whoever saves it in the same placement
             consumers.append(Consumer(producer, makes, True))
@@ -193,13 +199,19 @@ class ProblemBuilder:
             self._state_graphs[key] = self._arcs(spec, placements, per_axis)
         return self._state_graphs[key]
 
-    def _arcs(self, spec: TensorSpec, placements: Sequence[Placement], per_axis: Sequence[Sequence[State]]) -> StateGraph:
+    def _arcs(
+        self, spec: TensorSpec, placements: Sequence[Placement], per_axis: Sequence[Sequence[State]]
+    ) -> StateGraph:
         index_of = {placement: index for index, placement in enumerate(placements)}
         steps, prices, ends = [], [], []
         for placement, (axis, states) in itertools.product(placements, enumerate(per_axis)):
             for state in states:
                 target = (*placement[:axis], state, *placement[axis + 1 :])
-                if state == placement[axis] or target not in index_of or (placement[axis].kind, state.kind) not in TABLE:
+                if (
+                    state == placement[axis]
+                    or target not in index_of
+                    or (placement[axis].kind, state.kind) not in TABLE
+                ):
                     continue
                 step = Step(axis, placement, target)
                 steps.append(step)

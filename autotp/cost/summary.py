@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from autotp.cost.compute import inner_time_s, operator_time_s, optimizer_time_s
+from autotp.cost.device import slowest_device
 from autotp.cost.memory import parameter_parts, saved_bytes_extra, work_bytes
 from autotp.cost.problem import PlanningProblem, Training
 from autotp.graph import Node
-from autotp.hardware.profile import ClusterProfile
+from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
 from autotp.placement import B, R, local_shape, num_elements
 from autotp.rules.rule import OpRule
@@ -29,7 +30,7 @@ class Summary:
     ) -> None:
         self._planning, self._solution, self._rules = planning, solution, rules
         self._mesh, self._cluster, self._training = mesh, cluster, training
-        self._device = cluster.slowest_device
+        self._device = slowest_device(cluster, mesh)
 
     def _chosen(self) -> Iterator[tuple[Node, Strategy, int]]:
         """(representative node, its strategy, occurrences)."""

@@ -109,6 +109,8 @@ class DimAnalysis:
     def _shared_layouts(self, concat: int) -> dict[Key, list[tuple[int, int]]]:
         parts = self.terms.flat(concat, "concat")
         inner = [self._layouts(part) for part in parts]
-        shared = {key: [block for one in inner for block in one[key]] for key in inner[0] if all(key in one for one in inner)}
+        shared = {
+            key: [block for one in inner for block in one[key]] for key in inner[0] if all(key in one for one in inner)
+        }
         shared[tuple(parts)] = [(self.terms.extent(part), 1) for part in parts]
         return shared

@@ -58,9 +58,13 @@ class Enumerator:
         if num_ranks == 1:
             return [self._option(Choice("whole"), (R,) * len(operand_specs), (R,) * len(node.outputs), node)]
         plain = self._unsplit(node, operand_specs) + [
-            option for value, index, dim, c in self._places(node) for option in self._cut(node, value, index, dim, c, c.blocks(num_ranks))
+            option
+            for value, index, dim, c in self._places(node)
+            for option in self._cut(node, value, index, dim, c, c.blocks(num_ranks))
         ]
-        nested = [option for later in range(axis + 1, len(self._mesh.axes)) for option in self._nested(node, axis, later)]
+        nested = [
+            option for later in range(axis + 1, len(self._mesh.axes)) for option in self._nested(node, axis, later)
+        ]
         unique: dict[object, Option] = {}
         for option in [*plain, *nested]:
             unique.setdefault((option.operands, option.results, option.outer), option)
@@ -89,7 +93,9 @@ class Enumerator:
             for candidate in self._analysis.candidates(value, dim)
         ]
 
-    def _cut(self, node: Node, value: Value, index: int, dim: int, candidate: Candidate, blocks: Blocks | None) -> list[Option]:
+    def _cut(
+        self, node: Node, value: Value, index: int, dim: int, candidate: Candidate, blocks: Blocks | None
+    ) -> list[Option]:
         if blocks is None:
             return []
         if node.kind != "op":  # a parameter or buffer: its shard is the whole story
@@ -124,8 +130,12 @@ class Enumerator:
     def _option(self, choice: Choice, operands: Sequence[State], results: Sequence[State], node: Node) -> Option:
         """Where no gradient flows, `B` is `R`."""
         operand_specs = self._graph.input_specs(node)
-        ins = tuple(R if s == B and not spec.has_gradient else s for s, spec in zip(operands, operand_specs, strict=False))
-        outs = tuple(R if s == B and not spec.has_gradient else s for s, spec in zip(results, node.outputs, strict=True))
+        ins = tuple(
+            R if s == B and not spec.has_gradient else s for s, spec in zip(operands, operand_specs, strict=False)
+        )
+        outs = tuple(
+            R if s == B and not spec.has_gradient else s for s, spec in zip(results, node.outputs, strict=True)
+        )
         return Option(choice, ins, outs)
 
 

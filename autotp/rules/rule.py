@@ -143,7 +143,10 @@ def states(rule: OpRule, cut: Cut) -> tuple[tuple[State, ...], tuple[State, ...]
     is_partial = any(letter in rule.summed for letter in cut)
     if is_partial and not all(letter in rule.summed for letter in cut if not _in_rows(letter, rule.results)):
         return None
-    operands = [_row_state(row, cut, rule.extents, P if is_partial and i in rule.additive else B) for i, row in enumerate(rule.operands)]
+    operands = [
+        _row_state(row, cut, rule.extents, P if is_partial and i in rule.additive else B)
+        for i, row in enumerate(rule.operands)
+    ]
     inside = any(letter in rule.inner for letter in cut)
     missing = P if is_partial else R if inside else None
     results = [_row_state(row, cut, rule.extents, missing) for row in rule.results]
