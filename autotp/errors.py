@@ -27,3 +27,7 @@ class InfeasibleError(AutoTPError):
 
 class VerificationError(AutoTPError):
     """The sharded module could not be compared with the whole one, or a rank of it died."""
+
+
+class SolverError(AutoTPError):
+    """A limit of time or of nodes stopped the solver before it found any plan."""
