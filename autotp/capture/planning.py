@@ -1,0 +1,96 @@
+"""A plain FX graph becomes the planning Graph: the same nodes and names, without torch in it."""
+
+import operator
+from collections.abc import Iterable
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from autotp.capture.gradients import nodes_with_gradient, tensors_in
+from autotp.capture.plain import Weights, describe, module_path
+from autotp.errors import CaptureError
+from autotp.graph import Graph, Node, Operand, TensorSpec, Value
+
+
+def planning_graph(graph: fx.Graph, weights: Weights, roots: Iterable[fx.Node]) -> Graph:
+    """The planning graph of a plain FX graph; `roots` are the parameters that gradients flow back to."""
+    gradient = nodes_with_gradient(graph, roots)
+    values: dict[fx.Node, Value | tuple[Value, ...]] = {}
+    nodes: dict[str, Node] = {}
+    for node in graph.nodes:
+        if node.target is operator.getitem:
+            source, index = node.args
+            values[node] = values[source][index]  # type: ignore[index]
+            continue
+        made = _node(node, weights, gradient, values)
+        nodes[made.name] = made
+        is_list = isinstance(node.meta.get("val"), (list, tuple))
+        values[node] = tuple(Value(node.name, i) for i in range(len(made.outputs))) if is_list else Value(node.name)
+    result = Graph(MappingProxyType(nodes))
+    result.verify()
+    return result
+
+
+def _node(
+    node: fx.Node, weights: Weights, gradient: set[fx.Node], values: dict[fx.Node, Value | tuple[Value, ...]]
+) -> Node:
+    if node.op == "output":
+        returned = tuple(_one(values[tensor]) for tensor in node.args[0])  # type: ignore[union-attr, arg-type, index]
+        return Node(node.name, "output", inputs=returned)
+    outputs = tuple(_spec(tensor, node, node in gradient) for tensor in tensors_in(node.meta.get("val")))
+    if node.op == "placeholder":
+        return Node(node.name, "input", outputs=outputs)
+    if node.op == "get_attr":
+        target = str(node.target)
+        kind = "parameter" if target in weights.parameters else "buffer"
+        return Node(node.name, kind, outputs=outputs, module=target.rpartition(".")[0], target=target)
+    value = node.meta.get("val")
+    if not isinstance(node.target, torch._ops.OpOverload) or (
+        not isinstance(value, Tensor) and len(outputs) != len(value if isinstance(value, (list, tuple)) else [value])
+    ):
+        raise CaptureError(
+            f"{describe(node)}: {node.target} returns something that is not a tensor, e.g. a number read from one; "
+            "what a model computes must not depend on the values in its tensors"
+        )
+    inputs: list[Value] = []
+    arguments = {}
+    for index, argument in enumerate(node.target._schema.arguments):
+        default = argument.default_value if argument.has_default_value() else None
+        given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, default)
+        arguments[argument.name] = _argument(given, inputs, values)
+    op = f"{node.target.namespace}.{node.target.overloadpacket.__name__}.{node.target._overloadname}"
+    return Node(node.name, "op", op, tuple(inputs), outputs, MappingProxyType(arguments), module_path(node))
+
+
+def _argument(given: Any, inputs: list[Value], values: dict[fx.Node, Value | tuple[Value, ...]]) -> Any:
+    """A literal as plain Python; a tensor as the operand it becomes."""
+    if isinstance(given, fx.Node):
+        value = values[given]
+        found = value if isinstance(value, tuple) else (value,)
+        inputs.extend(found)
+        operands = tuple(Operand(len(inputs) - len(found) + i) for i in range(len(found)))
+        return operands if isinstance(value, tuple) else operands[0]
+    if isinstance(given, (list, tuple)):
+        return tuple(_argument(item, inputs, values) for item in given)
+    if isinstance(given, torch.device):
+        return None  # a plan made on one machine runs on another: devices are no part of what is planned
+    if isinstance(given, (torch.dtype, torch.layout, torch.memory_format)):
+        return str(given).removeprefix("torch.")
+    return given
+
+
+def _one(value: Value | tuple[Value, ...]) -> Value:
+    assert isinstance(value, Value)
+    return value
+
+
+def _spec(tensor: Tensor, node: fx.Node, has_gradient: bool) -> TensorSpec:
+    if any(not isinstance(size, int) for size in tensor.shape):
+        raise CaptureError(
+            f"{describe(node)}: {node.target} makes a tensor whose shape {list(tensor.shape)} depends on the values in "
+            "other tensors; use a form of fixed shape, such as a mask"
+        )
+    is_float = tensor.is_floating_point() or tensor.is_complex()
+    return TensorSpec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), has_gradient and is_float)
