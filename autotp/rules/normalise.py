@@ -1,0 +1,49 @@
+"""Softmax and normalisations: what is normalised over is whole."""
+
+from autotp.rules.call import Call, RuleFunction
+from autotp.rules.notation import build, letters_of, rule
+from autotp.rules.rule import Inner, OpRule
+
+
+def softmax(call: Call) -> OpRule:
+    row = letters_of(len(call.specs[0].shape))
+    return build(call, [row], [row], whole=[f"d{call.dim()}"])
+
+
+def layer_norm(call: Call) -> OpRule:
+    """layer_norm and rms_norm: the dims of `normalized_shape` are whole."""
+    names = [f"n{i}" for i in range(len(call.literal("normalized_shape")))]
+    n = " ".join(names)
+    return rule(call, f"input[... {n}] weight[{n}] bias[{n}] -> [... {n}]", whole=n)
+
+
+def group_norm(call: Call) -> OpRule:
+    """Channels may be cut by groups."""
+    return rule(
+        call,
+        "input[n (g c) *s] weight[(g c)] bias[(g c)] -> [n (g c) *s]",
+        sizes={"g": call.literal("num_groups")},
+        whole="c *s",
+    )
+
+
+def batch_norm(call: Call) -> OpRule:
+    """In training the statistics are those of the whole batch: a local operator adds them up, forward and backward."""
+    text = "input[n c *s] weight[c] bias[c] running_mean[c] running_var[c] -> [n c *s]"
+    if not call.literal("training", False):
+        return rule(call, text)
+    inner = (
+        Inner("all_reduce", "forward", ("c",)),
+        Inner("all_reduce", "forward", ("c",)),
+        Inner("all_reduce", "backward", ("sums", "c")),
+    )
+    local = {"n": "batch_norm", "*s": "batch_norm"}
+    return rule(call, text, sizes={"sums": 2}, inner={"n": inner, "*s": inner}, local=local)
+
+
+RULES: dict[str, RuleFunction] = {
+    **dict.fromkeys(["softmax", "log_softmax", "_softmax", "_log_softmax", "softmin"], softmax),
+    **dict.fromkeys(["layer_norm", "rms_norm"], layer_norm),
+    "group_norm": group_norm,
+    "batch_norm": batch_norm,
+}
