@@ -19,7 +19,7 @@ from autotp.graph import Graph
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
 from autotp.plans import Plan
-from autotp.rules.registry import is_fallback, rule_for
+from autotp.rules.registry import is_fallback, rules_of
 from autotp.rules.rule import OpRule
 from autotp.solver.baselines import fixed, solve_restricted
 from autotp.solver.greedy import greedy
@@ -65,24 +65,20 @@ class Planned:
     timing: Mapping[str, float]
 
 
-def rules_of(graph: Graph, *, is_strict: bool = False) -> tuple[dict[str, OpRule], tuple[str, ...]]:
+def checked_rules(graph: Graph, *, is_strict: bool = False) -> tuple[dict[str, OpRule], tuple[str, ...]]:
     """The rule of every operator node, and the operators that fell back to running whole.
 
     Warns once per unknown operator; raises RuleError instead when strict.
     """
-    rules, unknown = {}, []
+    unknown: list[str] = []
     for node in graph:
-        if node.kind == "op":
-            rules[node.name] = rule_for(node, graph.input_specs(node))
-            if is_fallback(node) and node.op not in unknown:
-                unknown.append(node.op)
-                message = f"no rule for {node.op} (node {node.name} in {node.module or 'the model'}): it runs whole on every rank"
-                if is_strict:
-                    raise RuleError(
-                        message + "; drop --strict to accept that, or add a rule (ARCHITECTURE.md tells how)"
-                    )
-                warnings.warn(message)
-    return rules, tuple(unknown)
+        if is_fallback(node) and node.op not in unknown:
+            unknown.append(node.op)
+            message = f"no rule for {node.op} (node {node.name} in {node.module or 'the model'}): it runs whole on every rank"
+            if is_strict:
+                raise RuleError(message + "; drop --strict to accept that, or add a rule (ARCHITECTURE.md tells how)")
+            warnings.warn(message)
+    return rules_of(graph), tuple(unknown)
 
 
 def make_plan(
@@ -95,7 +91,7 @@ def make_plan(
     cluster.check(mesh)
     started = time.perf_counter()
     graph = captured.graph
-    rules, unknown = rules_of(graph, is_strict=options.is_strict)
+    rules, unknown = checked_rules(graph, is_strict=options.is_strict)
     several = sum(size > 1 for size in mesh.sizes) > 1
     classes = fold(graph, ends=0 if several else 1) if options.is_folded else {node.name: node.name for node in graph}
     builder = ProblemBuilder(graph, rules, classes, mesh, cluster, options.training)

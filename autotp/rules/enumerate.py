@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from autotp.graph import Graph, Node, TensorSpec, Value
+from autotp.graph import FLOATS, Graph, Node, TensorSpec, Value
 from autotp.mesh import Mesh
 from autotp.placement import B, Blocks, P, Placement, R, State, largest_shape, shard
 from autotp.rules.dims import Candidate, DimAnalysis, Key
@@ -78,6 +78,9 @@ class Enumerator:
         if any(spec.has_gradient for spec in operand_specs) and any(spec.has_gradient for spec in node.outputs):
             options.append(self._option(Choice("deferred"), (B,) * num_operands, (B,) * num_results, node))
         for carriers in self._rules[node.name].linear:
+            made_by_operators = any(self._graph[node.inputs[index].node].kind == "op" for index in carriers)
+            if not made_by_operators or node.outputs[0].dtype not in FLOATS:
+                continue  # nobody makes partial sums of parameters, inputs or integers
             operands = tuple(P if index in carriers else B for index in range(num_operands))
             options.append(self._option(Choice("partial", None, carriers), operands, (P,) * num_results, node))
         return options
