@@ -1,0 +1,76 @@
+"""One operator's call on one rank: the arguments of the captured call, with local literals and moved operands."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from autotp.errors import PlanError
+from autotp.graph import Node, Operand
+from autotp.rewrite.localise import LocalCall
+
+# operators that write to arguments without saying so in their schema
+WRITES = {"batch_norm": frozenset({"running_mean", "running_var"})}
+
+
+def operator(name: str) -> "torch._ops.OpOverload":
+    """The torch operator of a name like `aten.add.Tensor`. Raises PlanError where there is none."""
+    found: Any = torch.ops
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, torch._ops.OpOverload):
+        raise PlanError(f"torch has no operator {name}")
+    return found
+
+
+def arguments_of(
+    captured: fx.Node, node: Node, call: LocalCall, operands: Sequence[fx.Node]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of the local call.
+
+    Literals are those of the captured call unless the local call changes them; tensors are `operands`.
+    """
+    schema = operator(call.op)._schema.arguments
+    if call.op == node.op:
+        bound = _literals(captured, schema) | dict(call.arguments)
+        bound |= {name: _filled(value, operands) for name, value in node.arguments.items() if _has_operand(value)}
+    else:
+        tensors = iter(operands)
+        bound = {arg.name: next(tensors) for arg in schema if "Tensor" in str(arg.type)} | dict(call.arguments)
+    unknown = set(bound) - {arg.name for arg in schema}
+    if unknown:
+        raise PlanError(f"{call.op} ({node.name}) has no arguments {', '.join(sorted(unknown))}")
+    positional: list[Any] = []
+    given = [arg for arg in schema if not arg.kwarg_only]
+    while given and given[-1].name not in bound:
+        given.pop()
+    for arg in given:
+        positional.append(bound[arg.name] if arg.name in bound else arg.default_value)
+    return tuple(positional), {arg.name: bound[arg.name] for arg in schema if arg.kwarg_only and arg.name in bound}
+
+
+def written(node: Node) -> frozenset[int]:
+    """Operands that the operator writes to."""
+    names = {arg.name for arg in operator(node.op)._schema.arguments if arg.alias_info and arg.alias_info.is_write}
+    names |= WRITES.get(node.short_op, frozenset())
+    return frozenset(v.index for name, v in node.arguments.items() if name in names and isinstance(v, Operand))
+
+
+def _literals(captured: fx.Node, schema: Sequence[Any]) -> dict[str, Any]:
+    given = dict(zip((arg.name for arg in schema), captured.args, strict=False)) | dict(captured.kwargs)
+    return {name: value for name, value in given.items() if not _has_node(value)}
+
+
+def _has_node(value: Any) -> bool:
+    return isinstance(value, fx.Node) or (isinstance(value, Sequence | Mapping) and any(map(_has_node, value)))
+
+
+def _has_operand(value: Any) -> bool:
+    return isinstance(value, Operand) or (isinstance(value, tuple) and any(map(_has_operand, value)))
+
+
+def _filled(value: Any, operands: Sequence[fx.Node]) -> Any:
+    if isinstance(value, Operand):
+        return operands[value.index]
+    return [_filled(item, operands) for item in value] if isinstance(value, tuple) else value

@@ -1,0 +1,154 @@
+"""The module a user runs: one rank's part of a model, called as the model is called."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from autotp.errors import AutoTPError, PlanError
+from autotp.mesh import Mesh
+from autotp.placement import Placement, near_equal
+from autotp.runtime.communicator import Communicator, check_axes
+from autotp.runtime.layout import Layout
+from autotp.runtime.norms import by_axes, total_norm
+
+
+class Signature(Protocol):
+    """How the model is called: its arguments to flat tensors, and flat results to what it returns."""
+
+    def flatten_inputs(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], check_shapes: bool = True
+    ) -> list[Tensor]: ...
+
+    def unflatten_outputs(self, outputs: Sequence[Tensor]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """What a rank has of the model: by qualified name the placement and whole shape of parameters and buffers."""
+
+    mesh: Mesh
+    rank: int
+    placements: Mapping[str, Placement]
+    shapes: Mapping[str, tuple[int, ...]]
+    input_shapes: tuple[tuple[int, ...], ...]
+    mode: str
+
+    @property
+    def coordinates(self) -> tuple[int, ...]:
+        return self.mesh.coordinates(self.rank)
+
+
+class ParallelModule(nn.Module):
+    """One rank's part of a model: takes and returns what the model does, whole on every rank.
+
+    Names of parameters, buffers and `state_dict` keys are the model's; tensors are this rank's shards. It trains with
+    any optimizer that treats elements alone. With `inputs="local"` every rank of `batch_axis` passes its own part of the
+    batch: dim 0 of every batched input, near-equal parts in the order of ranks.
+    """
+
+    def __init__(
+        self,
+        graph_module: torch.fx.GraphModule,
+        sharding: Sharding,
+        signature: Signature,
+        communicators: Mapping[str, Communicator],
+        *,
+        inputs: str = "whole",
+        batch_axis: str = "dp",
+    ) -> None:
+        super().__init__()
+        check_axes(sharding.mesh, communicators)
+        if inputs not in ("whole", "local"):
+            raise AutoTPError(f"inputs are 'whole' or 'local', not {inputs!r}")
+        if inputs == "local" and batch_axis not in communicators:
+            raise PlanError(f"inputs='local' needs a mesh axis {batch_axis!r} over which the batch is divided")
+        self.sharding = sharding
+        self.communicators = communicators
+        self._signature = signature
+        self._batch = communicators[batch_axis] if inputs == "local" else None
+        self.training = sharding.mode == "train"
+        # Shared, not copied: what is loaded into or moved with this module is what the code runs on. The graph module
+        # itself is no child, so that names stay those of the model.
+        self.__dict__["_graph_module"] = graph_module
+        self._parameters = graph_module._parameters
+        self._buffers = graph_module._buffers
+        self._non_persistent_buffers_set = graph_module._non_persistent_buffers_set
+        called = {node.target for node in graph_module.graph.nodes if node.op == "call_module"}
+        for name, child in graph_module._modules.items():
+            if name not in called:
+                self._modules[name] = child
+
+    @property
+    def graph_module(self) -> torch.fx.GraphModule:
+        """The rewritten graph, with the redistributions as modules."""
+        found: torch.fx.GraphModule = self.__dict__["_graph_module"]
+        return found
+
+    @property
+    def code(self) -> str:
+        """The Python code that this rank runs."""
+        return self.graph_module.code
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self._batch is None:
+            flat = self._signature.flatten_inputs(args, kwargs)
+        else:
+            local = self._signature.flatten_inputs(args, kwargs, check_shapes=False)
+            flat = [_gather_batch(x, shape, self._batch) for x, shape in zip(local, self.sharding.input_shapes, strict=True)]
+        if self.sharding.mode == "infer":
+            with torch.no_grad():  # the plan has no backward collectives: a gradient through it would be wrong
+                return self._signature.unflatten_outputs(self.graph_module(*flat))
+        return self._signature.unflatten_outputs(self.graph_module(*flat))
+
+    def train(self, mode: bool = True) -> "ParallelModule":
+        """Only the mode the model was planned for. Raises PlanError for the other one, whose operators differ."""
+        if mode != (self.sharding.mode == "train"):
+            wanted = "train" if mode else "infer"
+            raise PlanError(f"this module was planned for mode {self.sharding.mode!r}: plan again with mode={wanted!r}")
+        return super().train(mode)
+
+    def clip_grad_norm_(self, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
+        """Scale gradients so that the norm of the whole model's is at most `max_norm`; returns the norm before.
+
+        As torch.nn.utils.clip_grad_norm_, but shards are added up over ranks, and replicated and tied parameters counted
+        once. Every rank must call it. Raises AutoTPError if asked to where the norm is not finite.
+        """
+        total = self.gradient_norm(norm_type)
+        if error_if_nonfinite and not bool(torch.isfinite(total)):
+            raise AutoTPError(f"the gradient norm of order {norm_type} is {total.item()}, so gradients cannot be clipped")
+        scale = (max_norm / (total + 1e-6)).clamp(max=1.0)
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(scale.to(parameter.grad.device, parameter.grad.dtype))
+        return total
+
+    def gradient_norm(self, norm_type: float = 2.0) -> Tensor:
+        """The norm of the whole model's gradient, the same on every rank. Every rank must call it."""
+        gradients = (
+            (parameter.grad.detach(), self.sharding.placements[name])
+            for name, parameter in self.named_parameters()
+            if parameter.grad is not None
+        )
+        return total_norm(by_axes(gradients, self.sharding.mesh.names), norm_type, self.communicators)
+
+    def gradients_are_finite(self) -> bool:
+        """Whether every gradient on every rank is finite: the overflow check of loss scaling. Every rank must call it."""
+        return bool(torch.isfinite(self.gradient_norm(float("inf"))))
+
+
+def _gather_batch(x: Tensor, whole: tuple[int, ...], communicator: Communicator) -> Tensor:
+    """The whole batch from every rank's part; an input of whole shape is taken as it is."""
+    if not whole or tuple(x.shape) == whole:
+        return x
+    sizes = near_equal(whole[0], communicator.size)
+    expected = (sizes[communicator.rank], *whole[1:])
+    if tuple(x.shape) != expected:
+        raise AutoTPError(
+            f"an input of shape {tuple(x.shape)} on rank {communicator.rank} of axis {communicator.axis}: with "
+            f"inputs='local' it must be {expected}, this rank's part of {whole}"
+        )
+    layout = Layout(0, (sizes,), communicator.size)
+    return layout.joined(communicator.all_gather(layout.padded(x)))
