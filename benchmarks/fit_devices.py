@@ -1,7 +1,7 @@
 """Fit a device's rates to measured matrix products: `python benchmarks/fit_devices.py [FOLDER]`.
 
-Reads FOLDER/gemm_bf16_measured.csv (default `../shared/data`) and the ceilings of the catalogue, and prints, per GPU, the
-memory bandwidth, launch time and matmul_efficiency that profiles/gpus/*.json carry, with the error of the roofline
+Reads FOLDER/gemm_bf16_measured.csv (default `../shared/data`) and the ceilings of the catalogue, and prints, per GPU,
+the memory bandwidth, launch time and matmul_efficiency that profiles/gpus/*.json carry, with the error of the roofline
 max(flops / (ceiling · efficiency), bytes / bandwidth) + launch.
 """
 

@@ -39,12 +39,19 @@ class DeviceProfile:
 
     def matmul_rate(self, dtype: str) -> float:
         """Floating-point operations per second that matrix products reach. Raises ProfileError for an unknown dtype."""
+        return self._ceiling(dtype) * self.matmul_efficiency
+
+    def attention_rate(self, dtype: str) -> float:
+        """Floating-point operations per second that fused attention reaches. Raises ProfileError as `matmul_rate`."""
+        return self._ceiling(dtype) * self.attention_efficiency
+
+    def _ceiling(self, dtype: str) -> float:
         if dtype not in self.matmul_flops_per_s:
             raise ProfileError(
                 f"device {self.name} has no matmul_flops_per_s for {dtype}, only for "
                 f"{', '.join(self.matmul_flops_per_s)}: choose another --dtype or add the rate to the profile"
             )
-        return self.matmul_flops_per_s[dtype] * self.matmul_efficiency
+        return self.matmul_flops_per_s[dtype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,7 @@ class LinkProfile:
         return self.collectives[kind]
 
     def joined(self, num_rails: int, inside: "LinkProfile") -> "LinkProfile":
-        """This link as used by a group of `num_rails` ranks per node: that many times the bandwidth, `inside`'s at most."""
+        """This link as a group of `num_rails` ranks per node uses it: as many shares of the network, `inside` at most."""
         if num_rails == 1:
             return self
         found = {}

@@ -1,0 +1,164 @@
+"""Seconds of an operator on the rank with the most work: the larger of arithmetic and memory traffic, plus launch.
+
+The roofline model (Williams et al. 2009) on the shards of one strategy, forward and backward. Every rate is a field of
+the device's profile; what an operator reads, writes and keeps is in `families` and `memory`.
+"""
+
+from collections.abc import Sequence
+
+from autotp.cost.collective import move_time_s
+from autotp.cost.families import (
+    ATTENTION,
+    CREATION,
+    FACTORS,
+    FREE,
+    FREE_FORWARD,
+    LOOKUPS,
+    PASSES_GRADIENT,
+    PRODUCTS,
+    is_identity,
+    named_operands,
+)
+from autotp.cost.local import local_bytes, local_extents
+from autotp.cost.memory import num_states, saved_bytes_extra, saved_operands
+from autotp.graph import FLOATS, ITEM_BYTES, Node, TensorSpec
+from autotp.hardware.cluster import ClusterProfile
+from autotp.hardware.profile import DeviceProfile
+from autotp.mesh import Mesh
+from autotp.redistribute import Collective
+from autotp.rules.rule import OpRule
+from autotp.rules.strategy import Strategy
+
+# Backward of fused attention: five products where the forward has two, because scores are computed again
+# (FlashAttention-2, arXiv 2307.08691, section 4.1).
+_ATTENTION_BACKWARD = 2.5
+
+
+def operator_time_s(
+    node: Node,
+    rule: OpRule,
+    strategy: Strategy,
+    specs_in: Sequence[TensorSpec],
+    specs_out: Sequence[TensorSpec],
+    device: DeviceProfile,
+    mode: str,
+    mesh: Mesh,
+    cluster: ClusterProfile | None = None,
+) -> tuple[float, float]:
+    """(forward, backward) seconds of a node under a strategy; backward is 0 in mode `infer` and without a gradient.
+
+    With a cluster, communication inside the local operator is part of it. Raises ProfileError where the device has no
+    rate for the dtype.
+    """
+    sizes_in = [local_bytes(spec, placement) for spec, placement in zip(specs_in, strategy.operands, strict=True)]
+    sizes_out = [local_bytes(spec, placement) for spec, placement in zip(specs_out, strategy.results, strict=True)]
+    is_trained = mode == "train" and any(spec.has_gradient for spec in specs_out)
+    extra = saved_bytes_extra(node, strategy, specs_in) if is_trained else 0
+    flops_s = _arithmetic_s(node, rule, strategy, specs_out, device)
+    forward_s = _forward_s(node, flops_s, sizes_in, sizes_out, extra, device)
+    backward_s = 0.0
+    if is_trained:
+        backward_s = _backward_s(node, rule, flops_s, (sizes_in, specs_in), (sizes_out, specs_out), extra, device)
+    if cluster is not None:
+        inner = inner_time_s(node, rule, strategy, device, mode, mesh, cluster)
+        return forward_s + inner[0], backward_s + inner[1]
+    return forward_s, backward_s
+
+
+def _arithmetic_s(
+    node: Node, rule: OpRule, strategy: Strategy, specs_out: Sequence[TensorSpec], device: DeviceProfile
+) -> float:
+    """Seconds that the forward's floating-point operations take by themselves."""
+    scale, letters = rule.work
+    if not scale or not specs_out or specs_out[0].dtype not in FLOATS:
+        return 0.0
+    flops = scale * local_extents(rule, strategy, letters)
+    if node.short_op not in ATTENTION:
+        return flops / device.matmul_rate(specs_out[0].dtype)
+    skipped = 0.5 if node.argument("is_causal", False) else 1.0  # blocks above the diagonal are not computed
+    return skipped * flops / device.attention_rate(specs_out[0].dtype)
+
+
+def _roofline_s(flops_s: float, num_bytes: float, device: DeviceProfile) -> float:
+    return max(flops_s, num_bytes / device.memory_bytes_per_s) + device.launch_s
+
+
+def _forward_s(
+    node: Node, flops_s: float, sizes_in: Sequence[int], sizes_out: Sequence[int], extra: int, device: DeviceProfile
+) -> float:
+    op = node.short_op
+    if op in FREE or op in FREE_FORWARD or is_identity(node):
+        return 0.0
+    if op in CREATION:
+        return _roofline_s(0.0, sum(sizes_out), device)
+    read = sum(sizes_out) + sum(sizes_in[1:]) if op in LOOKUPS else sum(sizes_in)
+    return _roofline_s(flops_s, read + sum(sizes_out) + extra, device)
+
+
+Sized = tuple[Sequence[int], Sequence[TensorSpec]]
+
+
+def _backward_s(
+    node: Node, rule: OpRule, flops_s: float, operands: Sized, results: Sized, extra: int, device: DeviceProfile
+) -> float:
+    op = node.short_op
+    (sizes_in, specs_in), (sizes_out, specs_out) = operands, results
+    wanted = [i for i, spec in enumerate(specs_in) if spec.has_gradient]
+    gradient = sum(size for size, spec in zip(sizes_out, specs_out, strict=True) if spec.has_gradient)
+    if op in FREE or op in CREATION or is_identity(node) or not wanted:
+        return 0.0
+    if op in PRODUCTS:
+        factors = named_operands(node, FACTORS[op])
+        seconds = 0.0
+        for i in wanted:
+            if i in factors:  # a product of the gradient with the other factors
+                others = sum(sizes_in[j] for j in factors if j != i)
+                seconds += _roofline_s(flops_s, gradient + others + sizes_in[i], device)
+            elif sizes_in[i] != gradient:  # an added term that was broadcast
+                seconds += _roofline_s(0.0, gradient + sizes_in[i], device)
+        return seconds
+    if op in PASSES_GRADIENT:
+        wanted = [i for i in wanted if sizes_in[i] != gradient]
+        return sum(_roofline_s(0.0, gradient + sizes_in[i], device) for i in wanted)
+    kept_in, kept_out = saved_operands(node, specs_in)
+    num_bytes = gradient + extra + sum(sizes_in[i] for i in (*kept_in, *wanted)) + sum(sizes_out[i] for i in kept_out)
+    if op in LOOKUPS:
+        num_bytes += sum(sizes_out)  # rows are added to a gradient filled with zeros
+    return _roofline_s(flops_s * (_ATTENTION_BACKWARD if op in ATTENTION else 1.0), num_bytes, device)
+
+
+def inner_time_s(
+    node: Node,
+    rule: OpRule,
+    strategy: Strategy,
+    device: DeviceProfile,
+    mode: str,
+    mesh: Mesh,
+    cluster: ClusterProfile,
+) -> tuple[float, float]:
+    """(forward, backward) seconds of the communication inside a node's local operator: `rule.inner`, on every axis."""
+    seconds = {"forward": 0.0, "backward": 0.0}
+    is_trained = mode == "train" and any(spec.has_gradient for spec in node.outputs)
+    for axis, choice in enumerate(strategy.choices):
+        letters = [letter for letter in rule.inner if choice.cut and letter in choice.cut]
+        for inners in dict.fromkeys(rule.inner[letter] for letter in letters):  # parts cut together talk once
+            for inner in inners:
+                if inner.phase == "forward" or is_trained:
+                    numel = local_extents(rule, strategy, inner.dims, skip_axis=axis)
+                    sent = Collective(inner.kind, axis, numel, strided=False)
+                    seconds[inner.phase] += move_time_s(
+                        sent, inner.item_bytes, mesh.sizes[axis], cluster.link(mesh, axis), device
+                    )
+    return seconds["forward"], seconds["backward"]
+
+
+def optimizer_time_s(
+    numel: int, dtype: str, optimizer: str, device: DeviceProfile, *, state_dtype: str | None = None
+) -> float:
+    """Seconds of the optimizer step of `numel` local elements: reads parameter, gradient and state, writes all but the
+    gradient. Raises AutoTPError for an unknown optimizer."""
+    states = num_states(optimizer)
+    if optimizer == "none":
+        return 0.0
+    num_bytes = numel * (3 * ITEM_BYTES[dtype] + 2 * states * ITEM_BYTES[state_dtype or dtype])
+    return num_bytes / device.memory_bytes_per_s + device.launch_s
