@@ -16,11 +16,11 @@ SIZES = {
 }  # fmt: skip
 
 
-class LlamaForCausalLMLoss(LlamaForCausalLM):
+class LossOnlyLlamaForCausalLM(LlamaForCausalLM):
     """LlamaForCausalLM whose forward returns the loss alone where labels are given."""
 
-    def forward(self, input_ids: Tensor, labels: Tensor | None = None, **kwargs: object) -> object:
-        result = super().forward(input_ids=input_ids, labels=labels, **kwargs)
+    def forward(self, input_ids: Tensor, labels: Tensor | None = None) -> object:
+        result = super().forward(input_ids=input_ids, labels=labels)
         return result if labels is None else result.loss
 
 
@@ -40,7 +40,7 @@ def build_model(size: str = "tiny", layers: int | None = None) -> nn.Module:
     default = torch.get_default_dtype()
     torch.set_default_dtype(default if size == "tiny" else torch.bfloat16)
     try:
-        return LlamaForCausalLMLoss(config(size, layers))
+        return LossOnlyLlamaForCausalLM(config(size, layers))
     finally:
         torch.set_default_dtype(default)
 
