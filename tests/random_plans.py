@@ -56,5 +56,4 @@ def plan_of(captured, mesh: Mesh, strategies, picks=None) -> Plan:
             shapes = tuple(local_shape(spec.shape, placement, mesh.coordinates(r)) for r in range(mesh.num_ranks))
             names = tuple(captured.tied.get(node.name, (node.target,)))
             parameters[node.name] = ParameterPlan(placement, spec.shape, spec.dtype, shapes, names)
-    modules = {node.name: node.module for node in graph}
-    return Plan(graph.fingerprint(), captured.mode, mesh, strategies, moves, parameters, modules)
+    return Plan(graph.fingerprint(), captured.mode, mesh, strategies, moves, parameters)

@@ -18,7 +18,7 @@ LINE = {size: Mesh((("tp", size),)) for size in (2, 3)}
 
 
 def run_steps(mesh, shape, placements, values, gradients, traces=None):
-    """Take every rank's value through placements one axis at a time; results and, where asked, gradients of the values."""
+    """Take every rank's value through placements, one axis at a time; results and, where asked, gradients."""
 
     def rank_main(rank, communicators):
         for communicator in communicators.values():

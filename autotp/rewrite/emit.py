@@ -3,25 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import fx
 
 from autotp.errors import PlanError
 from autotp.graph import Node, Operand
 from autotp.rewrite.localise import LocalCall
+from autotp.runtime.local_ops_find import find_operator
 
 # operators that write to arguments without saying so in their schema
 WRITES = {"batch_norm": frozenset({"running_mean", "running_var"})}
-
-
-def operator(name: str) -> "torch._ops.OpOverload":
-    """The torch operator of a name like `aten.add.Tensor`. Raises PlanError where there is none."""
-    found: Any = torch.ops
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, torch._ops.OpOverload):
-        raise PlanError(f"torch has no operator {name}")
-    return found
 
 
 def arguments_of(
@@ -31,7 +21,7 @@ def arguments_of(
 
     Literals are those of the captured call unless the local call changes them; tensors are `operands`.
     """
-    schema = operator(call.op)._schema.arguments
+    schema = find_operator(call.op)._schema.arguments
     if call.op == node.op:
         bound = _literals(captured, schema) | dict(call.arguments)
         bound |= {name: _filled(value, operands) for name, value in node.arguments.items() if _has_operand(value)}
@@ -41,18 +31,16 @@ def arguments_of(
     unknown = set(bound) - {arg.name for arg in schema}
     if unknown:
         raise PlanError(f"{call.op} ({node.name}) has no arguments {', '.join(sorted(unknown))}")
-    positional: list[Any] = []
     given = [arg for arg in schema if not arg.kwarg_only]
     while given and given[-1].name not in bound:
         given.pop()
-    for arg in given:
-        positional.append(bound[arg.name] if arg.name in bound else arg.default_value)
-    return tuple(positional), {arg.name: bound[arg.name] for arg in schema if arg.kwarg_only and arg.name in bound}
+    positional = tuple(bound.get(arg.name, arg.default_value) for arg in given)
+    return positional, {arg.name: bound[arg.name] for arg in schema if arg.kwarg_only and arg.name in bound}
 
 
 def written(node: Node) -> frozenset[int]:
     """Operands that the operator writes to."""
-    names = {arg.name for arg in operator(node.op)._schema.arguments if arg.alias_info and arg.alias_info.is_write}
+    names = {arg.name for arg in find_operator(node.op)._schema.arguments if arg.alias_info and arg.alias_info.is_write}
     names |= WRITES.get(node.short_op, frozenset())
     return frozenset(v.index for name, v in node.arguments.items() if name in names and isinstance(v, Operand))
 

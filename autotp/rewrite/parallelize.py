@@ -27,9 +27,7 @@ def build_module(
         raise PlanError("this process is not in the device mesh")
     device = torch.device("cuda", torch.cuda.current_device()) if device_mesh.device_type == "cuda" else None
     rank = plan.mesh.rank(coordinates)
-    return build_for_rank(
-        captured, plan, rank, communicators_of(device_mesh), inputs=inputs, init=init, device=device
-    )
+    return build_for_rank(captured, plan, rank, communicators_of(device_mesh), inputs=inputs, init=init, device=device)
 
 
 def build_for_rank(
@@ -42,7 +40,7 @@ def build_for_rank(
     init: Init | None = None,
     device: torch.device | None = None,
 ) -> ParallelModule:
-    """The module of one rank over any communicators, simulated ones included. Errors and arguments as `build_module`."""
+    """The module of one rank over any communicators, also simulated ones. Errors and arguments as `build_module`."""
     module = rewrite(captured.module, captured.graph, plan, rank, communicators, init=init, device=device)
     placements, shapes = placements_of(captured.module, plan)
     input_shapes = tuple(node.outputs[0].shape for node in captured.graph if node.kind == "input")

@@ -50,7 +50,9 @@ def shard_module(
             where = tensor.device if device is None else device
             if isinstance(tensor, FakeTensor) or tensor.is_meta:
                 shape = local_shape(tensor.shape, placements[name], coordinates)
-                shard = torch.zeros(shape, dtype=tensor.dtype, device="cpu" if where.type == "meta" != device else where)
+                shard = torch.zeros(
+                    shape, dtype=tensor.dtype, device="cpu" if where.type == "meta" != device else where
+                )
                 if init is not None:
                     with torch.no_grad():
                         init(name, shard)

@@ -11,11 +11,13 @@ from autotp.graph import Graph, Node, Value
 from autotp.placement import Placement, R, State, format_placement
 from autotp.plans import Move, Plan
 from autotp.redistribute import TABLE, Step
-from autotp.rewrite.emit import arguments_of, operator, written
+from autotp.rewrite.emit import arguments_of, written
 from autotp.rewrite.localise import localise
 from autotp.rewrite.parameters import Init, shard_module
 from autotp.rules.registry import rules_of
 from autotp.runtime.communicator import Communicator, check_axes
+from autotp.runtime.local_ops import local_operator
+from autotp.runtime.local_ops_find import find_operator
 from autotp.runtime.moves import Redistribute
 
 
@@ -96,12 +98,15 @@ class _Rewriter:
         operands = self._operands(node)
         for index in written(node):
             if strategy.operands[index] != self._made_placement(node.inputs[index]):
-                raise PlanError(f"{node.op} ({node.name}) writes to {node.inputs[index]}, so that may not be redistributed")
+                raise PlanError(
+                    f"{node.op} ({node.name}) writes to {node.inputs[index]}, so that may not be redistributed"
+                )
         args, kwargs = arguments_of(captured, node, call, operands)
         if not call.local:
-            return self.graph.create_node("call_function", operator(call.op), args, kwargs, name=captured.name)
-        axes = [self.communicators[self.plan.mesh.names[axis]] for axis in call.axes]
-        target = self._add_module(f"{node.name}_{call.local}_shard", local_operator(call, axes))
+            return self.graph.create_node("call_function", find_operator(call.op), args, kwargs, name=captured.name)
+        communicators = {axis: self.communicators[self.plan.mesh.names[axis]] for axis in call.axes}
+        module = local_operator(call.local, call.constants, communicators)
+        target = self._add_module(f"{node.name}_{call.local}_shard", module)
         return self.graph.create_node("call_module", target, args, kwargs, name=captured.name)
 
     def _add_item(self, captured: fx.Node) -> None:

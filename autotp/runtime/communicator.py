@@ -50,12 +50,12 @@ class Communicator(Protocol):
         ...
 
     def all_to_all(self, parts: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Send `parts[i]` to rank `i`; receive a tensor of `shapes[i]` from rank `i`. Shapes may differ, or be empty."""
+        """Send `parts[i]` to rank `i` and receive a tensor of `shapes[i]` from it. Shapes may differ, or be empty."""
         ...
 
 
 class GroupCommunicator:
-    """A Communicator over a `torch.distributed` process group, by functional collectives, which compilers understand."""
+    """A Communicator over a torch.distributed process group, by functional collectives, which compilers understand."""
 
     def __init__(self, group: dist.ProcessGroup, axis: str) -> None:
         self.axis = axis
@@ -90,7 +90,7 @@ class GroupCommunicator:
         received = _wait(
             torch.ops._c10d_functional.all_to_all_single(sent, sizes, [part.numel() for part in parts], self._group)
         )
-        return [piece.view(tuple(shape)) for piece, shape in zip(received.split(sizes), shapes, strict=True)]
+        return [piece.view(tuple(shape)) for piece, shape in zip(torch.split(received, sizes), shapes, strict=True)]
 
 
 def _wait(x: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from autotp.placement import Blocks, Placement, Spans, held_spans, intersect, re
 class Layout:
     """`dim` is a sequence of blocks, each divided over the `num_ranks` ranks of an axis.
 
-    The blocks are those that the ranks of the axis have in common, that is inside what the other axes hold: their sum is
-    the size of the dim once it is gathered along this axis. `whole` below is a tensor of that size.
+    The blocks are those that the ranks of the axis have in common, that is inside what the other axes hold: their sum
+    is the size of the dim once it is gathered along this axis. `whole` below is a tensor of that size.
     """
 
     dim: int
@@ -27,7 +27,7 @@ class Layout:
     def on_axis(
         cls, placement: Placement, axis: int, shape: Sequence[int], coordinates: Sequence[int], num_ranks: int
     ) -> "Layout | None":
-        """The layout that one axis of a placement has at a rank, for a tensor of whole `shape`; None where it is no shard."""
+        """The layout of one axis of a placement at a rank, for a tensor of whole `shape`; None where it is no shard."""
         state = placement[axis]
         if state.kind != "S":
             return None
@@ -142,7 +142,7 @@ def within(held: Spans, wanted: Spans) -> Spans:
 
 
 def incoming(source: Layout, target: Layout, rank: int) -> tuple[tuple[int, int, int], ...]:
-    """Pieces, as `join` wants them, that turn what `rank` gets from every rank under a change of layout into its part."""
+    """Pieces, as `join` wants them, that make a rank's part of what it gets from every rank in a change of layout."""
     found = []
     for sender in range(source.num_ranks):
         offset = 0

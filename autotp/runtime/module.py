@@ -97,7 +97,9 @@ class ParallelModule(nn.Module):
             flat = self._signature.flatten_inputs(args, kwargs)
         else:
             local = self._signature.flatten_inputs(args, kwargs, check_shapes=False)
-            flat = [_gather_batch(x, shape, self._batch) for x, shape in zip(local, self.sharding.input_shapes, strict=True)]
+            flat = [
+                _gather_batch(x, shape, self._batch) for x, shape in zip(local, self.sharding.input_shapes, strict=True)
+            ]
         if self.sharding.mode == "infer":
             with torch.no_grad():  # the plan has no backward collectives: a gradient through it would be wrong
                 return self._signature.unflatten_outputs(self.graph_module(*flat))
@@ -118,7 +120,9 @@ class ParallelModule(nn.Module):
         """
         total = self.gradient_norm(norm_type)
         if error_if_nonfinite and not bool(torch.isfinite(total)):
-            raise AutoTPError(f"the gradient norm of order {norm_type} is {total.item()}, so gradients cannot be clipped")
+            raise AutoTPError(
+                f"the gradient norm of order {norm_type} is {total.item()}, so gradients cannot be clipped"
+            )
         scale = (max_norm / (total + 1e-6)).clamp(max=1.0)
         for parameter in self.parameters():
             if parameter.grad is not None:

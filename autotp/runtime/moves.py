@@ -1,7 +1,7 @@
 """Redistributions as modules: a value changes its state on one mesh axis, and its gradient changes it back.
 
-What is done forward and backward is read from the plan, that is from the table in `redistribute.py`; this file carries it
-out. torch's own differentiable collectives follow another convention, by which gradients come out multiplied by the
+What is done forward and backward is read from the plan, that is from the table in `redistribute.py`; this file carries
+it out. torch's own differentiable collectives follow another convention, by which gradients come out multiplied by the
 number of ranks, hence the one autograd Function here.
 """
 

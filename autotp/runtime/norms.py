@@ -13,7 +13,9 @@ from autotp.runtime.communicator import Communicator
 Gradients = Mapping[tuple[str, ...], list[Tensor]]  # by the axes over which they are divided
 
 
-def by_axes(gradients: Iterable[tuple[Tensor, Placement]], axes: tuple[str, ...]) -> dict[tuple[str, ...], list[Tensor]]:
+def by_axes(
+    gradients: Iterable[tuple[Tensor, Placement]], axes: tuple[str, ...]
+) -> dict[tuple[str, ...], list[Tensor]]:
     """Gradients by the names of the axes that cut them; in an order that all ranks share.
 
     Raises PlanError for a gradient that is still partial sums: it has no norm until it is reduced.
@@ -21,7 +23,9 @@ def by_axes(gradients: Iterable[tuple[Tensor, Placement]], axes: tuple[str, ...]
     found: dict[tuple[str, ...], list[Tensor]] = {}
     for gradient, placement in gradients:
         if any(state.kind == "B" for state in placement):
-            raise PlanError("a gradient is kept as partial sums by the plan: its norm is known only after it is reduced")
+            raise PlanError(
+                "a gradient is kept as partial sums by the plan: its norm is known only after it is reduced"
+            )
         cut = tuple(name for name, state in zip(axes, placement, strict=True) if state.kind == "S")
         found.setdefault(cut, []).append(gradient)
     return dict(sorted(found.items()))

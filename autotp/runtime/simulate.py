@@ -40,7 +40,7 @@ class _Turn:
 
 
 class _Exchange:
-    """Where the ranks of one group put what they send. Two sets of slots in turns: none is overwritten before it is read."""
+    """Where the ranks of one group put what they send; of two sets of slots, so that none is overwritten unread."""
 
     def __init__(self, size: int, turn: _Turn, timeout_s: float) -> None:
         self.turn = turn
