@@ -1,0 +1,40 @@
+# Four commands, each of which sets up what it needs: make demo, test, lint, bench.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+TORCH := torch==2.13.0+cpu
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test lint bench clean
+.DEFAULT_GOAL := test
+
+demo: .venv/.ready
+	$(BIN)/autotp plan examples/llama.py --set size=8b --cluster dgx-h100 --mesh tp=8 -o demo.plan.json
+	$(BIN)/autotp verify examples/llama.py --set size=tiny --devices 2 --backend gloo
+
+test: .venv/.ready
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+lint: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.ready
+	$(BIN)/python benchmarks/step_time.py
+
+# The CPU build of torch is small and enough; where the configured index has no such build, PyTorch's own has.
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or later is needed: make PYTHON=...')"
+	@echo "setting up .venv (once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) -c constraints.txt setuptools wheel
+	@$(PIP) --no-deps $(TORCH) 2>/dev/null || $(PIP) --no-deps $(TORCH) --index-url https://download.pytorch.org/whl/cpu
+	@$(PIP) -c constraints.txt --no-build-isolation -e '.[dev,transformers]'
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache demo.plan.json
