@@ -31,7 +31,7 @@ bench: .venv/.ready
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or later is needed: make PYTHON=...')"
 	@echo "setting up .venv (once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(PIP) -c constraints.txt setuptools wheel
+	@$(PIP) -c constraints.txt setuptools
 	@$(PIP) --no-deps $(TORCH) 2>/dev/null || $(PIP) --no-deps $(TORCH) --index-url https://download.pytorch.org/whl/cpu
 	@$(PIP) -c constraints.txt --no-build-isolation -e '.[dev,transformers]'
 	@touch $@
