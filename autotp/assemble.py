@@ -6,7 +6,7 @@ from autotp.cost.problem import PlanningProblem
 from autotp.graph import Value
 from autotp.mesh import Mesh
 from autotp.placement import local_shape
-from autotp.plans import Move, ParameterPlan
+from autotp.plans import Move, NodeFacts, ParameterPlan
 from autotp.rules.strategy import Strategy
 from autotp.solver.problem import Solution
 
@@ -50,4 +50,14 @@ def parameters_of(
             found[node.name] = ParameterPlan(
                 placement, spec.shape, spec.dtype, shapes, names.get(node.name, (node.target,))
             )
+    return found
+
+
+def nodes_of(planning: PlanningProblem, times_s: Mapping[str, tuple[float, float]]) -> dict[str, NodeFacts]:
+    """What every node computes; `times_s`: forward and backward seconds of the nodes that stand for the others."""
+    found = {}
+    for node in planning.graph:
+        forward_s, backward_s = times_s.get(planning.classes[node.name], (0.0, 0.0))
+        module = node.module if node.kind == "op" else node.target.rpartition(".")[0]
+        found[node.name] = NodeFacts(node.kind, node.op, module, node.inputs, node.outputs, forward_s, backward_s)
     return found

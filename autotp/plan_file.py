@@ -2,16 +2,17 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from autotp.errors import AutoTPError, PlanError
-from autotp.graph import Value
+from autotp.graph import TensorSpec, Value
 from autotp.mesh import Mesh
 from autotp.placement import Placement, format_blocks, format_placement, parse_blocks, parse_placement
-from autotp.plans import VERSION, Move, ParameterPlan, Plan
+from autotp.plans import VERSION, Move, NodeFacts, ParameterPlan, Plan
 from autotp.redistribute import Step
 from autotp.rules.strategy import Choice, Strategy
 
@@ -66,7 +67,7 @@ def dumps(plan: Plan) -> str:
     }
     head = json.dumps(document, indent=1)[:-2]
     tables = {
-        "nodes": {name: {"module": plan.modules.get(name, ""), **_strategy(s)} for name, s in plan.strategies.items()},
+        "nodes": {name: {**_facts(plan.nodes[name]), **_strategy(s)} for name, s in plan.strategies.items()},
         "moves": {str(value): [_move(move) for move in moves] for value, moves in plan.moves.items()},
         "parameters": {name: _parameter(parameter) for name, parameter in plan.parameters.items()},
         "problem": plan.problem,
@@ -101,7 +102,7 @@ def loads(text: str) -> Plan:
             strategies={name: _read_strategy(row) for name, row in document["nodes"].items()},
             moves={_read_value(key): tuple(map(_read_move, rows)) for key, rows in document["moves"].items()},
             parameters={name: _read_parameter(row) for name, row in document["parameters"].items()},
-            modules={name: row["module"] for name, row in document["nodes"].items()},
+            nodes={name: _read_facts(row) for name, row in document["nodes"].items()},
             cluster=document["cluster"],
             model=document["model"],
             problem=document["problem"],
@@ -113,6 +114,37 @@ def loads(text: str) -> Plan:
 
 
 # ---------------------------------------------------------------- rows
+
+
+def _facts(node: NodeFacts) -> dict[str, Any]:
+    return {
+        "kind": node.kind,
+        "op": node.op,
+        "module": node.module,
+        "inputs": [str(value) for value in node.inputs],
+        "outputs": [str(spec) for spec in node.outputs],
+        "forward_s": node.forward_s,
+        "backward_s": node.backward_s,
+    }
+
+
+def _read_facts(row: Mapping[str, Any]) -> NodeFacts:
+    return NodeFacts(
+        row["kind"],
+        row["op"],
+        row["module"],
+        tuple(map(_read_value, row["inputs"])),
+        tuple(map(_read_spec, row["outputs"])),
+        row["forward_s"],
+        row["backward_s"],
+    )
+
+
+def _read_spec(text: str) -> TensorSpec:
+    match = re.fullmatch(r"(\w+)\[([\d, ]*)\](\*?)", text)
+    if not match:
+        raise ValueError(f"cannot read the tensor {text!r}")
+    return TensorSpec(tuple(int(n) for n in match[2].split(",") if n.strip()), match[1], bool(match[3]))
 
 
 def _strategy(strategy: Strategy) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autotp.assemble import moves_of, parameters_of, strategies_of
+from autotp.assemble import moves_of, nodes_of, parameters_of, strategies_of
 from autotp.capture.export import Captured
 from autotp.capture.repeats import fold
 from autotp.cost.device import slowest_device
@@ -114,7 +114,7 @@ def make_plan(
         strategies=strategies,
         moves=moves_of(planning, solution),
         parameters=parameters_of(planning, strategies, mesh, captured.tied),
-        modules={node.name: node.module for node in graph},
+        nodes=nodes_of(planning, summary.operator_times()),
         cluster=cluster.to_json(),
         model=model,
         problem=to_dict(with_limit(planning, limit).problem),

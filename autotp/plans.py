@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autotp.graph import Value
+from autotp.graph import TensorSpec, Value
 from autotp.mesh import Mesh
 from autotp.placement import Placement
 from autotp.redistribute import Step
@@ -43,6 +43,22 @@ class ParameterPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What a node computes, so that a plan can be explained without its model; `module` is the path of who computes it.
+
+    `forward_s`, `backward_s`: predicted seconds of one run of the operator on the slowest rank, without its moves.
+    """
+
+    kind: str  # of graph.KINDS
+    op: str
+    module: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[TensorSpec, ...]
+    forward_s: float = 0.0
+    backward_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How a model runs on a mesh.
 
@@ -56,7 +72,7 @@ class Plan:
     strategies: Mapping[str, Strategy]
     moves: Mapping[Value, tuple[Move, ...]]
     parameters: Mapping[str, ParameterPlan]  # by graph node name
-    modules: Mapping[str, str]  # node name -> module path
+    nodes: Mapping[str, NodeFacts] = field(default_factory=dict)  # by node name, in topological order
     cluster: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)  # file, options, and how it was captured
     problem: Mapping[str, Any] = field(default_factory=dict)

@@ -80,6 +80,18 @@ class Summary:
             "memory_parts_bytes": memory,
         }
 
+    def operator_times(self) -> dict[str, tuple[float, float]]:
+        """(forward, backward) seconds of one run of every representative operator, communication inside it included."""
+        graph, mode = self._planning.graph, self._training.mode
+        return {
+            node.name: operator_time_s(
+                node, self._rules[node.name], strategy, graph.input_specs(node), node.outputs, self._device, mode,
+                self._mesh, self._cluster,
+            )
+            for node, strategy, _ in self._chosen()
+            if node.kind == "op"
+        }  # fmt: skip
+
     def _moves_by_kind(self) -> dict[str, float]:
         found: dict[str, float] = {}
         planning = self._planning
