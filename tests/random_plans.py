@@ -15,7 +15,7 @@ from autotp.rules.registry import rules_of
 
 
 def random_plan(captured, mesh: Mesh, seed: int = 0, split: float = 1.0, choose=None) -> Plan:
-    """`split`: the chance that a node avoids its unsplit strategy. `choose(node, strategies)` overrules where not None."""
+    """`split`: chance that a node avoids its unsplit strategy. `choose(node, strategies)` overrules where not None."""
     picks = random.Random(seed)
     graph, rules = captured.graph, rules_of(captured.graph)
     enumerator = Enumerator(graph, rules, DimAnalysis(graph, rules, {node.name: node.name for node in graph}), mesh)

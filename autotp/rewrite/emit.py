@@ -1,6 +1,6 @@
 """One operator's call on one rank: the arguments of the captured call, with local literals and moved operands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import fx
@@ -51,7 +51,7 @@ def _literals(captured: fx.Node, schema: Sequence[Any]) -> dict[str, Any]:
 
 
 def _has_node(value: Any) -> bool:
-    return isinstance(value, fx.Node) or (isinstance(value, Sequence | Mapping) and any(map(_has_node, value)))
+    return isinstance(value, fx.Node) or (isinstance(value, list | tuple) and any(map(_has_node, value)))
 
 
 def _has_operand(value: Any) -> bool:

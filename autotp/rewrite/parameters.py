@@ -26,7 +26,7 @@ def placements_of(module: nn.Module, plan: Plan) -> tuple[dict[str, Placement], 
             if shapes.get(name) != tuple(parameter.shape):
                 raise PlanError(
                     f"the plan has a parameter {name} of shape {tuple(parameter.shape)}, the model "
-                    f"{'none of that name' if name not in shapes else shapes[name]}: it was made for another model"
+                    f"{shapes.get(name, 'none of that name')}: it was made for another model"
                 )
             placements[name] = parameter.placement
     return placements, shapes
@@ -47,12 +47,10 @@ def shard_module(
 
     def local(name: str, tensor: Tensor) -> Tensor:
         if id(tensor) not in made:
-            where = tensor.device if device is None else device
+            where = device or torch.device("cpu" if tensor.is_meta else tensor.device)
             if isinstance(tensor, FakeTensor) or tensor.is_meta:
                 shape = local_shape(tensor.shape, placements[name], coordinates)
-                shard = torch.zeros(
-                    shape, dtype=tensor.dtype, device="cpu" if where.type == "meta" != device else where
-                )
+                shard = torch.zeros(shape, dtype=tensor.dtype, device=where)
                 if init is not None:
                     with torch.no_grad():
                         init(name, shard)

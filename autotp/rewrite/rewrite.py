@@ -51,8 +51,8 @@ def check(graph: Graph, plan: Plan) -> None:
     """Raise PlanError where a plan was not made for this graph."""
     if plan.fingerprint != graph.fingerprint():
         raise PlanError(
-            f"the plan was made for another model, or another shape, dtype or mode of it (fingerprint {plan.fingerprint}, "
-            f"this one has {graph.fingerprint()}): plan again"
+            f"the plan was made for another model, or another shape, dtype or mode of it (fingerprint "
+            f"{plan.fingerprint}, this one has {graph.fingerprint()}): plan again"
         )
     missing = [node.name for node in graph if node.name not in plan.strategies]
     if missing:

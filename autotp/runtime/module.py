@@ -1,6 +1,6 @@
 """The module a user runs: one rank's part of a model, called as the model is called."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,8 +45,8 @@ class ParallelModule(nn.Module):
     """One rank's part of a model: takes and returns what the model does, whole on every rank.
 
     Names of parameters, buffers and `state_dict` keys are the model's; tensors are this rank's shards. It trains with
-    any optimizer that treats elements alone. With `inputs="local"` every rank of `batch_axis` passes its own part of the
-    batch: dim 0 of every batched input, near-equal parts in the order of ranks.
+    any optimizer that treats elements alone. With `inputs="local"` every rank of `batch_axis` passes its own part of
+    the batch: dim 0 of every batched input, near-equal parts in the order of ranks.
     """
 
     def __init__(
@@ -115,8 +115,8 @@ class ParallelModule(nn.Module):
     def clip_grad_norm_(self, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
         """Scale gradients so that the norm of the whole model's is at most `max_norm`; returns the norm before.
 
-        As torch.nn.utils.clip_grad_norm_, but shards are added up over ranks, and replicated and tied parameters counted
-        once. Every rank must call it. Raises AutoTPError if asked to where the norm is not finite.
+        As torch.nn.utils.clip_grad_norm_, but shards are added up over ranks, and replicated and tied parameters
+        counted once. Every rank must call it. Raises AutoTPError if asked to where the norm is not finite.
         """
         total = self.gradient_norm(norm_type)
         if error_if_nonfinite and not bool(torch.isfinite(total)):
@@ -139,7 +139,7 @@ class ParallelModule(nn.Module):
         return total_norm(by_axes(gradients, self.sharding.mesh.names), norm_type, self.communicators)
 
     def gradients_are_finite(self) -> bool:
-        """Whether every gradient on every rank is finite: the overflow check of loss scaling. Every rank must call it."""
+        """Whether the gradients of all ranks are finite: what loss scaling asks. Every rank must call it."""
         return bool(torch.isfinite(self.gradient_norm(float("inf"))))
 
 

@@ -32,7 +32,7 @@ def by_axes(
 
 
 def total_norm(gradients: Gradients, norm_type: float, communicators: Mapping[str, Communicator]) -> Tensor:
-    """The norm of all gradients together, by one reduction per set of axes. Raises PlanError for a norm of order <= 0."""
+    """The norm of all gradients together, by one reduction per set of axes. Raises PlanError where `norm_type` <= 0."""
     if not norm_type > 0:
         raise PlanError(f"norm_type must be positive, not {norm_type}")
     is_largest = math.isinf(norm_type)
@@ -54,4 +54,5 @@ def _norm(gradient: Tensor, norm_type: float) -> Tensor:
     dtype = torch.promote_types(gradient.dtype, torch.float32)
     if not gradient.numel():  # the largest element of an empty shard is not defined
         return gradient.new_zeros((), dtype=dtype)
-    return torch.linalg.vector_norm(gradient.to(dtype), norm_type)
+    norm: Tensor = torch.linalg.vector_norm(gradient.to(dtype), norm_type)
+    return norm
