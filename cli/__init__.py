@@ -1,1 +1,1 @@
-"""The `autotp` command: one file per sub-command, no logic of its own."""
+"""The `autotp` command: one file per command, no logic of its own. Installed as `autotp.cli`."""

@@ -1,0 +1,154 @@
+"""A plan's summary: for `--json`, and as tables."""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from autotp.graph import FLOATS
+from autotp.plans import Plan
+
+from . import units
+from .layer_plan import layer_table, move_table
+from .tables import plain_table
+
+NUM_ROWS = 8  # of a table of times; the rest is one row
+AS_FAST = 1.001  # two predictions closer than this are equal
+
+
+def summary_json(plan: Plan) -> dict[str, Any]:
+    """The object of `--json`, without what is not in a plan (timing)."""
+    return {
+        "model": dict(plan.model.get("origin") or {}),
+        "mode": plan.mode,
+        "mesh": str(plan.mesh),
+        "cluster": plan.cluster["name"],
+        **plan.summary,
+        "fallback_ops": list(plan.fallback_ops),
+    }
+
+
+def describe_plan(
+    plan: Plan, timing: Mapping[str, float] | None = None, output: Path | None = None
+) -> Iterable[RenderableType]:
+    """The whole plan, top to bottom: what, how long, how much, compared with what, how found, and how it is split."""
+    yield from _header(plan)
+    yield _time_table(plan)
+    yield _memory_table(plan)
+    yield from _baselines(plan)
+    yield layer_table(plan)
+    moves = move_table(plan)
+    if moves is not None:
+        yield moves
+    yield from _solver(plan)
+    if timing is not None:
+        yield "  ".join(f"{name.removesuffix('_s')} {units.seconds(value)}" for name, value in timing.items())
+    if output is not None:
+        yield f"plan written to {output}"
+
+
+def _header(plan: Plan) -> Iterable[RenderableType]:
+    origin = plan.model.get("origin") or {}
+    settings = {**origin.get("options", {}), **{k: origin[k] for k in ("batch", "seq") if origin.get(k)}}
+    given = f" ({', '.join(f'{k}={v}' for k, v in settings.items())})" if settings else ""
+    numel = sum(math.prod(p.shape) for p in plan.parameters.values() if p.dtype in FLOATS)
+    yield Text.assemble(
+        (f"{origin.get('path', 'model')}{given}", "bold"),
+        f"  {'training step' if plan.mode == 'train' else 'inference'}, {units.count(numel)} parameters",
+    )
+    devices = dict.fromkeys(plan.cluster["devices"][: plan.mesh.num_ranks])
+    yield f"mesh {plan.mesh} on {plan.cluster['name']} ({plan.mesh.num_ranks} × {', '.join(devices)})"
+    predicted = plan.summary["predicted"]
+    yield Text.assemble(
+        "predicted: ",
+        (f"{units.seconds(predicted['step_s'])} a step", "bold green"),
+        f", {units.share(predicted['communication_s'], predicted['step_s'])} of it communication; ",
+        (f"{units.size(max(predicted['memory_bytes']))} per device", "bold green"),
+        f", limit {units.size(plan.summary['solver']['memory_limit_bytes'])}",
+    )
+
+
+def _time_table(plan: Plan) -> Table:
+    predicted = plan.summary["predicted"]
+    table = plain_table("Where the time goes (predicted)", "", "time", "share")
+    operators = list(predicted["compute_by_op_s"].items())
+    rows = [(f"compute: {name}", value) for name, value in operators[:NUM_ROWS]]
+    if operators[NUM_ROWS:]:
+        rows.append((f"compute: {len(operators[NUM_ROWS:])} more operators", sum(s for _, s in operators[NUM_ROWS:])))
+    rows.append(("compute: optimizer step", predicted["compute_parts_s"]["optimizer"]))
+    rows += [(f"communication: {name.replace('_', ' ') if name == 'inside_operators' else name}", value)
+             for name, value in predicted["communication_by_kind_s"].items()]  # fmt: skip
+    for name, value in rows:
+        if value:
+            table.add_row(name, units.seconds(value), units.share(value, predicted["step_s"]))
+    table.add_section()
+    table.add_row("one step", units.seconds(predicted["step_s"]), "")
+    table.add_row("communication not hidden", units.seconds(predicted["exposed_communication_s"]),
+                  units.share(predicted["exposed_communication_s"], predicted["step_s"]))  # fmt: skip
+    return table
+
+
+def _memory_table(plan: Plan) -> Table:
+    """One column for all ranks that need the same; where there are many kinds, only the fullest and the emptiest."""
+    parts = plan.summary["predicted"]["memory_parts_bytes"]
+    kinds: dict[tuple[int, ...], list[int]] = {}
+    for rank, row in enumerate(parts):
+        kinds.setdefault(tuple(row.values()), []).append(rank)
+    shown = sorted(kinds, key=sum, reverse=True)
+    if len(shown) > 4:
+        shown = [shown[0], shown[-1]]
+    names = [
+        "every device"
+        if len(kinds) == 1
+        else f"rank {', '.join(map(str, kinds[k][:4]))}{' …' if len(kinds[k]) > 4 else ''}"
+        for k in shown
+    ]
+    table = plain_table("Where the memory goes (predicted)", "", *names)
+    for index, name in enumerate(parts[0]):
+        if any(kind[index] for kind in shown):
+            table.add_row(name, *(units.size(kind[index]) for kind in shown))
+    table.add_section()
+    table.add_row("peak", *(units.size(sum(kind)) for kind in shown))
+    return table
+
+
+def _baselines(plan: Plan) -> Iterable[RenderableType]:
+    step_s = plan.summary["predicted"]["step_s"]
+    solver, baselines = plan.summary["solver"], plan.summary["baselines"]
+    table = plain_table("Compared with (same cost model)", "", "step", "relative", "memory", "")
+    table.add_row(f"this plan ({solver['strategy']})", units.seconds(step_s), "1.00×",
+                  units.size(max(plan.summary["predicted"]["memory_bytes"])), "")  # fmt: skip
+    for name, row in baselines.items():
+        label = {
+            "single_device": "one device",
+            "replicated": "every device does everything",
+            "megatron": "Megatron's plan",
+        }
+        if row is None:
+            table.add_row(label.get(name, name), "-", "-", "-", "this model has none")
+        else:
+            table.add_row(label.get(name, name), units.seconds(row["step_s"]), f"{row['step_s'] / step_s:.2f}×",
+                          units.size(row["memory_bytes"]), "" if row["fits"] else "does not fit")  # fmt: skip
+    yield table
+    single = baselines.get("single_device")
+    if single and plan.mesh.num_ranks > 1 and single["step_s"] <= step_s * AS_FAST:
+        fits = "" if single["fits"] else ", but does not fit"
+        word = "faster" if single["step_s"] * AS_FAST < step_s else "as fast"
+        yield Text(f"One device alone would be {word} ({units.seconds(single['step_s'])}){fits}.", style="yellow")
+
+
+def _solver(plan: Plan) -> Iterable[RenderableType]:
+    solver = plan.summary["solver"]
+    proof = {"optimal": "optimal (proven)", "feasible": "feasible (a limit stopped the proof)"}.get(
+        solver["status"], f"{solver['status']} (no proof was sought)"
+    )
+    bound = f", bound {units.seconds(solver['bound_s'])}, gap {solver['gap']:.2%}" if solver["bound_s"] else ""
+    yield f"solver: {proof}{bound}, {solver['num_variables']:,} variables; objective {solver['objective']}"
+    fraction = plan.summary["coverage"]["split_matmul_flops_fraction"]
+    yield f"split: {fraction:.1%} of the matmul FLOPs are divided over every axis"
+    if plan.fallback_ops:
+        yield Text(f"run whole for want of a rule: {', '.join(plan.fallback_ops)}", style="yellow")

@@ -1,0 +1,87 @@
+"""The `autotp` command. Exit codes: 0 done, 1 verified and different, 2 an error, 130 interrupted."""
+
+import importlib.metadata
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from autotp.errors import AutoTPError
+
+from . import clusters, plan, show, verify
+from .output import Answer, print_answer, print_error, stdout_to_stderr, tidy_warnings
+
+ERROR, INTERRUPTED = 2, 130
+
+
+class Program(TyperGroup):
+    """Runs a command and prints its answer or its error; nothing else prints to standard output."""
+
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:
+        arguments = list(sys.argv[1:] if args is None else args)
+        as_json = "--json" in arguments and not {"--help", "--version"} & set(arguments)
+        try:
+            sys.exit(self._run(arguments, as_json, {**extra, "standalone_mode": False}))
+        except BrokenPipeError:  # the reader has seen enough; keep Python from flushing into the closed pipe at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(1)
+
+    def _run(self, arguments: list[str], as_json: bool, extra: dict[str, Any]) -> int:
+        try:
+            with stdout_to_stderr() if as_json else nullcontext(), tidy_warnings():
+                answer = super().main(arguments, **extra)
+        except (AutoTPError, typer.TyperException) as error:
+            _traceback_if_wanted()
+            print_error(str(error), as_json=as_json)
+            return ERROR
+        except Exception as error:  # noqa: BLE001  # the last boundary: a user sees one line, never a traceback
+            _traceback_if_wanted()
+            kind = type(error).__name__
+            hint = "this is a bug in autotp; AUTOTP_DEBUG=1 prints the traceback"
+            print_error(f"{kind}: {error} ({hint})", as_json=as_json)
+            return ERROR
+        if isinstance(answer, Answer):
+            print_answer(answer, as_json=as_json)
+            return answer.exit_code
+        if answer == INTERRUPTED:
+            print_error("interrupted", as_json=as_json)
+        return int(answer or 0)
+
+
+def _traceback_if_wanted() -> None:
+    if os.environ.get("AUTOTP_DEBUG"):
+        traceback.print_exc()
+
+
+app = typer.Typer(cls=Program, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command("plan")(plan.plan)
+app.command("show")(show.show)
+app.command("verify")(verify.verify)
+app.command("clusters")(clusters.clusters)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"autotp {importlib.metadata.version('autotp')}")
+        raise typer.Exit
+
+
+@app.callback(no_args_is_help=True)
+def autotp(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Plan how to split a PyTorch model over devices, and check the result.
+
+    Exit codes: 0 done, 1 verified and the numbers differ, 2 an error. AUTOTP_DEBUG=1 prints tracebacks.
+    """
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,92 @@
+"""What a command says and where: its answer on standard output; progress, warnings and errors on standard error."""
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from rich.console import Console, RenderableType
+from rich.status import Status
+from rich.text import Text
+
+PIPE_WIDTH = 120  # columns of tables where standard output is not a terminal
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command returns: the object of `--json`, and what people read instead, made only if it is wanted."""
+
+    data: dict[str, Any]
+    text: Callable[[], Iterable[RenderableType]]
+    exit_code: int = 0
+
+
+def print_answer(answer: Answer, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(answer.data, allow_nan=False))
+        return
+    console = _console(sys.stdout)
+    for part in answer.text():
+        if isinstance(part, str):  # code: as it is, never wrapped
+            print(part)
+        else:
+            console.print(part)
+
+
+def print_error(message: str, *, as_json: bool) -> None:
+    """The one line of an error: red on standard error, or `{"error": ...}` on standard output."""
+    message = " ".join(message.split())
+    if as_json:
+        print(json.dumps({"error": message}))
+    else:
+        _print_line("error: ", "bold red", message)
+
+
+def progress(stage: str) -> Status:
+    """A context in which a terminal shows the stage at work; `update` names the next stage."""
+    return _console(sys.stderr).status(f"{stage} ...")
+
+
+@contextmanager
+def tidy_warnings() -> Iterator[None]:
+    """Warnings meanwhile are one line each on standard error, and the same one is said once."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: Any) -> None:
+        text = " ".join(str(message).split())
+        if text not in said:
+            said.add(text)
+            _print_line("warning: ", "yellow", text)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """All that is printed meanwhile, by model files, libraries and children too, goes to standard error."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def _print_line(label: str, style: str, message: str) -> None:
+    # A terminal wraps by itself; wrapping here would break the one line that scripts read.
+    _console(sys.stderr).print(Text.assemble((label, style), message), soft_wrap=True)
+
+
+def _console(file: TextIO) -> Console:
+    return Console(file=file, highlight=False, width=None if file.isatty() else PIPE_WIDTH)

@@ -1,0 +1,65 @@
+"""`autotp plan`: how to split a model, and what it takes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autotp.errors import AutoTPError
+
+from . import options as opt
+from .describe import describe_plan, summary_json
+from .lazy import load
+from .output import Answer, progress
+from .units import parse_bytes
+
+
+def plan(
+    model: opt.Model,
+    settings: opt.Settings = None,
+    batch: opt.Batch = None,
+    seq: opt.Seq = None,
+    devices: opt.Devices = None,
+    mesh: opt.MeshText = None,
+    cluster: opt.Cluster = None,
+    mode: Annotated[str, typer.Option(metavar="train|infer", help="Training step or inference.")] = "train",
+    dtype: opt.Dtype = None,
+    optimizer: Annotated[str, typer.Option(metavar="none|sgd|adamw", help="Whose state takes memory.")] = "adamw",
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Limit per device, as in 70GiB; what the device has if not given."),
+    ] = None,
+    objective: Annotated[str, typer.Option(metavar="time|memory", help="What to minimise.")] = "time",
+    strategy: Annotated[
+        str,
+        typer.Option(
+            metavar="optimal|greedy|replicated|megatron", help="Who decides: the integer program, or a baseline."
+        ),
+    ] = "optimal",
+    no_fold: Annotated[bool, typer.Option("--no-fold", help="Decide for every layer by itself.")] = False,
+    time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds after which the solver stops.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="An operator without a rule is an error.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the plan here.")] = None,
+    json: opt.Json = False,
+) -> Answer:
+    """Plan how to split MODEL over a mesh of a cluster: the fastest plan that fits."""
+    axes = opt.parse_mesh(devices, mesh)
+    chosen = opt.parse_settings(settings)
+    memory_bytes = parse_bytes(memory) if memory is not None else None
+    if output is not None and not output.absolute().parent.is_dir():
+        raise AutoTPError(f"cannot write {output}: there is no folder {output.parent}")
+    with progress("loading") as status:
+        planner, cost = load("planner"), load("cost.problem")
+        asked = planner.Options(
+            training=cost.Training(mode, optimizer), memory_bytes=memory_bytes, objective=objective, strategy=strategy,
+            is_folded=not no_fold, time_limit_s=time_limit, is_strict=strict,
+        )  # fmt: skip
+        source = load("capture.model_file").load_model(model, chosen, batch, seq)
+        planned = load("api").timed_plan(
+            source, mesh=axes, cluster=cluster, dtype=dtype, options=asked,
+            progress=lambda stage: status.update(f"{stage} ..."),
+        )  # fmt: skip
+    if output is not None:
+        load("plan_file").save(planned.plan, output)
+    data = {**summary_json(planned.plan), "timing": dict(planned.timing), "output": output and str(output)}
+    return Answer(data, lambda: describe_plan(planned.plan, planned.timing, output))
