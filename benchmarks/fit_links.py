@@ -24,7 +24,7 @@ def read_rows(path: Path) -> dict[tuple[int, int], tuple[Floats, Floats]]:
         for row in csv.DictReader(file):
             key = (int(row["num_workers"]), int(row["devices_per_node"]))
             rows[key].append((float(row["bytes"]), float(row["median_ms_max_over_ranks"]) / 1e3))
-    return {key: tuple(np.array(sorted(found)).T) for key, found in sorted(rows.items())}  # type: ignore[misc]
+    return {key: tuple(np.array(sorted(found)).T) for key, found in sorted(rows.items())}
 
 
 def fit_line(num_bytes: Floats, seconds: Floats, num_samples: int = 40) -> tuple[float, float]:

@@ -9,23 +9,29 @@ from collections.abc import Iterable
 from autotp.graph import Node, Operand
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
 # No bytes move, forward or backward: the result is its operand under another shape or name.
-FREE = frozenset(
-    _names("""view reshape _unsafe_view view_as reshape_as flatten unflatten transpose permute t numpy_T mT movedim swapaxes
-    squeeze unsqueeze alias detach lift_fresh_copy view_as_real view_as_complex""")
+FREE = _names(
+    """
+    view reshape _unsafe_view view_as reshape_as flatten unflatten transpose permute t numpy_T mT movedim
+    swapaxes squeeze unsqueeze ravel swapdims moveaxis adjoint alias detach lift_fresh_copy view_as_real view_as_complex
+    """
 )
 # The forward is a view; the backward writes the gradient of the whole operand (split, slice) or adds it up (expand).
-FREE_FORWARD = frozenset(
-    _names("""slice select narrow unbind split chunk split_with_sizes tensor_split diagonal expand expand_as broadcast_to
-    unfold""")
+FREE_FORWARD = _names(
+    """
+    slice select narrow unbind split chunk split_with_sizes tensor_split diagonal expand expand_as broadcast_to
+    unfold
+    """
 )
-CREATION = frozenset(
-    _names("""zeros ones full empty arange zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty rand
-    randn randint rand_like randn_like eye linspace scalar_tensor tril_indices triu_indices""")
+CREATION = _names(
+    """
+    zeros ones full empty arange zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty
+    rand randn randint rand_like randn_like eye linspace scalar_tensor tril_indices triu_indices
+    """
 )
 # Only rows that are picked are read; the backward fills a whole gradient with zeros and adds those rows.
 LOOKUPS = frozenset(["embedding", "index_select", "gather", "index"])
@@ -42,6 +48,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "mv": ("self", "vec"),
     "dot": ("self", "tensor"),
     "outer": ("self", "vec2"),
+    "ger": ("self", "vec2"),
     "addmm": ("mat1", "mat2"),
     "addbmm": ("batch1", "batch2"),
     "baddbmm": ("batch1", "batch2"),
@@ -49,27 +56,41 @@ FACTORS: dict[str, tuple[str, ...]] = {
     **{f"{name}{dims}d": ("input", "weight") for name in ("conv", "conv_transpose") for dims in (1, 2, 3)},
     "convolution": ("input", "weight"),
     "mul": ("self", "other"),
+    "multiply": ("self", "other"),
 }
-PRODUCTS = frozenset(FACTORS) - {"mul"}  # one matrix product backward for every factor with a gradient
+PRODUCTS = frozenset(FACTORS) - {"mul", "multiply"}  # one matrix product backward for every factor with a gradient
 
 # What autograd keeps: schema names of operands, `result`, `result1` for the second result.
 KEPT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
-        _names("""add sub rsub neg sum mean cat stack pad constant_pad_nd clone contiguous repeat roll flip cumsum to _to_copy type_as
-        copy tril triu sum_to_size repeat_interleave floor ceil round trunc sign bitwise_not logical_not one_hot"""),
+        _names(
+            """
+            add sub rsub neg negative sum nansum mean cat concat concatenate stack tile pad constant_pad_nd clone
+            contiguous repeat repeat_interleave roll flip cumsum to _to_copy type_as float half copy fill tril triu
+            sum_to_size floor ceil round trunc sign bitwise_not logical_not one_hot
+            """
+        ),
         (),
     ),
     **dict.fromkeys(
-        _names("""softmax _softmax log_softmax _log_softmax tanh sigmoid exp expm1 rsqrt sqrt reciprocal relu tan"""),
+        _names(
+            """
+            softmax _softmax log_softmax _log_softmax tanh sigmoid exp expm1 rsqrt sqrt reciprocal relu tan
+            """
+        ),
         ("result",),
     ),
     **dict.fromkeys(
-        _names("""gelu silu pow abs cos sin log log1p log2 log10 erf clamp clamp_min clamp_max softplus hardtanh leaky_relu
-        mish hardswish hardsigmoid hardshrink softshrink square relu6 logsigmoid log_sigmoid var std avg_pool1d avg_pool2d
-        avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d glu upsample_nearest2d"""),
+        _names(
+            """
+            gelu silu pow abs cos sin log log1p log2 log10 erf clamp clamp_min clamp_max softplus hardtanh leaky_relu
+            mish hardswish hardsigmoid hardshrink softshrink square relu6 logsigmoid log_sigmoid var std avg_pool1d
+            avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d glu upsample_nearest2d
+            """
+        ),
         ("self",),
     ),
-    "elu": ("result",),
+    "elu": ("self",),
     "var_mean": ("self",),
     "amax": ("self", "result"),
     "amin": ("self", "result"),
@@ -88,14 +109,14 @@ KEPT: dict[str, tuple[str, ...]] = {
     "sort": ("result1",),
     "embedding": ("indices",),
     "index_select": ("index",),
-    "gather": ("index",),
+    "gather": ("self", "index"),
     "index": ("indices",),
     "index_add": ("index",),
     "index_copy": ("index",),
     "index_put": ("indices",),
     "scatter": ("index",),
     "scatter_add": ("index",),
-    "layer_norm": ("input", "weight"),
+    "layer_norm": ("input", "weight", "bias"),
     "rms_norm": ("input", "weight"),
     "group_norm": ("input", "weight"),
     "batch_norm": ("input", "weight"),

@@ -61,7 +61,7 @@ def saved_operands(node: Node, specs: Sequence[TensorSpec]) -> tuple[frozenset[i
         factors = named_operands(node, FACTORS[op])
         needed = [i for i in factors if any(specs[j].has_gradient for j in factors if j != i)]
         return frozenset(needed), frozenset()
-    if op == "div":  # the divisor for the dividend's gradient, both for the divisor's
+    if op in ("div", "divide", "true_divide"):  # the divisor for the dividend's gradient, both for the divisor's
         (dividend, *divisor) = named_operands(node, ("self", "other"))
         return frozenset([*divisor, dividend] if divisor and specs[divisor[0]].has_gradient else divisor), frozenset()
     if op in ("max", "min") and len(node.outputs) == 2:

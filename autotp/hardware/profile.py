@@ -90,7 +90,7 @@ class LinkProfile:
         return self.collectives[kind]
 
     def joined(self, num_rails: int, inside: "LinkProfile") -> "LinkProfile":
-        """This link as a group of `num_rails` ranks per node uses it: as many shares of the network, `inside` at most."""
+        """This link as a group of `num_rails` ranks per node uses it: as many shares of it, `inside` at most."""
         if num_rails == 1:
             return self
         found = {}
