@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, reduce
 
 from autotp.errors import AutoTPError
 from autotp.mesh import Mesh
@@ -118,23 +119,21 @@ def local_shape(shape: Sequence[int], placement: Placement, coordinates: Sequenc
 
 def largest_shape(shape: Sequence[int], placement: Placement) -> tuple[int, ...]:
     """Per dim the largest size that any rank holds: the shape of the shard that costs most."""
-    result = []
-    for dim, extent in enumerate(shape):
-        cuts = [state.blocks for state in placement if state.kind == "S" and state.dim == dim]
-        if len(cuts) == 1:
-            extent = max(map(sum, zip(*cuts[0], strict=True)))
-        elif cuts:
-            sizes = itertools.product(*(range(len(blocks[0])) for blocks in cuts))
-            extent = max(_overlap(cuts, ranks) for ranks in sizes)
-        result.append(extent)
+    result = list(shape)
+    for dim in {state.dim for state in placement if state.kind == "S"}:
+        result[dim] = _largest_size(
+            tuple(state.blocks for state in placement if state.kind == "S" and state.dim == dim)
+        )
     return tuple(result)
 
 
-def _overlap(cuts: Sequence[Blocks], ranks: Sequence[int]) -> int:
-    held = spans(cuts[0], ranks[0])
-    for blocks, rank in zip(cuts[1:], ranks[1:], strict=True):
-        held = intersect(held, spans(blocks, rank))
-    return sum(n for _, n in held)
+@lru_cache(maxsize=1 << 14)
+def _largest_size(cuts: tuple[Blocks, ...]) -> int:
+    """Most elements of one dim that any rank holds under cuts of several axes; cached, since planning asks it often."""
+    if len(cuts) == 1:
+        return max(map(sum, zip(*cuts[0], strict=True)))
+    held = [[spans(blocks, rank) for rank in range(len(blocks[0]))] for blocks in cuts]
+    return max(sum(n for _, n in reduce(intersect, combination)) for combination in itertools.product(*held))
 
 
 def nest(inner: Sequence[int], outer: Blocks, granule: int) -> Blocks:

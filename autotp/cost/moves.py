@@ -21,23 +21,27 @@ class StepPrice:
     backward_s: float
 
 
-def step_price(step: Step, spec: TensorSpec, cluster: ClusterProfile, mesh: Mesh) -> StepPrice:
-    """Price of one occurrence of a step on a tensor of whole spec `spec`; the gradient has the tensor's dtype."""
-    forward, backward = actions(step.source[step.axis], step.target[step.axis], has_gradient=spec.has_gradient)
-    return StepPrice(
-        forward, backward, _action_s(forward, step, spec, cluster, mesh), _action_s(backward, step, spec, cluster, mesh)
-    )
+class MovePrices:
+    """Prices of redistribution steps on one mesh of a cluster."""
 
+    def __init__(self, cluster: ClusterProfile, mesh: Mesh) -> None:
+        self._sizes = mesh.sizes
+        self._device = slowest_device(cluster, mesh)
+        self._links = [cluster.link(mesh, axis) for axis in range(len(mesh.sizes))]
 
-def _action_s(action: str, step: Step, spec: TensorSpec, cluster: ClusterProfile, mesh: Mesh) -> float:
-    device = slowest_device(cluster, mesh)
-    if action == "none":
-        return 0.0
-    if action in COLLECTIVES:
-        moved = collective(action, spec.shape, step)
-        assert moved is not None
-        return move_time_s(moved, spec.item_bytes, mesh.sizes[step.axis], cluster.link(mesh, step.axis), device)
-    # Local actions touch memory only. `slice` reads and writes the smaller side, `pad` and `keep` write the larger one.
-    sizes = [num_elements(largest_shape(spec.shape, placement)) for placement in (step.source, step.target)]
-    num_bytes = spec.item_bytes * (2 * min(sizes) if action == "slice" else max(sizes))
-    return device.launch_s + num_bytes / device.memory_bytes_per_s
+    def of(self, step: Step, spec: TensorSpec) -> StepPrice:
+        """Price of one occurrence of a step on a tensor of whole spec `spec`; its gradient has the tensor's dtype."""
+        forward, backward = actions(step.source[step.axis], step.target[step.axis], has_gradient=spec.has_gradient)
+        return StepPrice(forward, backward, self._action_s(forward, step, spec), self._action_s(backward, step, spec))
+
+    def _action_s(self, action: str, step: Step, spec: TensorSpec) -> float:
+        if action == "none":
+            return 0.0
+        if action in COLLECTIVES:
+            moved = collective(action, spec.shape, step)
+            assert moved is not None
+            return move_time_s(moved, spec.item_bytes, self._sizes[step.axis], self._links[step.axis], self._device)
+        # Local actions touch memory only. `slice` reads and writes the smaller side, `pad` and `keep` write the larger.
+        sizes = [num_elements(largest_shape(spec.shape, placement)) for placement in (step.source, step.target)]
+        num_bytes = spec.item_bytes * (2 * min(sizes) if action == "slice" else max(sizes))
+        return self._device.launch_s + num_bytes / self._device.memory_bytes_per_s

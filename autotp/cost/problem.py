@@ -9,7 +9,7 @@ import numpy as np
 from autotp.cost.compute import operator_time_s, optimizer_time_s
 from autotp.cost.device import slowest_device
 from autotp.cost.memory import parameter_bytes, saved_bytes_extra, saved_operands, work_bytes
-from autotp.cost.moves import StepPrice, step_price
+from autotp.cost.moves import MovePrices, StepPrice
 from autotp.graph import Graph, Node, TensorSpec, Value
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
@@ -71,7 +71,7 @@ class ProblemBuilder:
     ) -> None:
         self._graph, self._rules, self._classes = graph, rules, classes
         self._mesh, self._cluster, self._training = mesh, cluster, training
-        self._device = slowest_device(cluster, mesh)
+        self._device, self._moves = slowest_device(cluster, mesh), MovePrices(cluster, mesh)
         self.analysis = DimAnalysis(graph, rules, classes)
         self._enumerator = Enumerator(graph, rules, self.analysis, mesh)
         self._state_graphs: dict[object, StateGraph] = {}
@@ -215,7 +215,7 @@ class ProblemBuilder:
                     continue
                 step = Step(axis, placement, target)
                 steps.append(step)
-                prices.append(step_price(step, spec, self._cluster, self._mesh))
+                prices.append(self._moves.of(step, spec))
                 ends.append((index_of[placement], index_of[target]))
         pairs = np.array(ends, dtype=np.int64).reshape(-1, 2)
         cost_s = np.array([price.forward_s + price.backward_s for price in prices], dtype=np.float64)
