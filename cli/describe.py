@@ -11,12 +11,14 @@ from rich.text import Text
 
 from autotp.graph import FLOATS
 from autotp.plans import Plan
+from autotp.redistribute import COLLECTIVES
 
 from . import units
-from .layer_plan import layer_table, move_table
+from .layer_plan import layer_table
+from .moves import move_table, moved_values
 from .tables import plain_table
 
-NUM_ROWS = 8  # of a table of times; the rest is one row
+NUM_ROWS, NUM_MOVES = 8, 16  # of operators and of redistributions; the rest is one row
 AS_FAST = 1.001  # two predictions closer than this are equal
 
 
@@ -41,9 +43,9 @@ def describe_plan(
     yield _memory_table(plan)
     yield from _baselines(plan)
     yield layer_table(plan)
-    moves = move_table(plan)
-    if moves is not None:
-        yield moves
+    moves = [moved for moved in moved_values(plan) if moved.is_collective]
+    if moves:
+        yield move_table("What is redistributed", moves, max_rows=NUM_MOVES)
     yield from _solver(plan)
     if timing is not None:
         yield "  ".join(f"{name.removesuffix('_s')} {units.seconds(value)}" for name, value in timing.items())
@@ -80,8 +82,9 @@ def _time_table(plan: Plan) -> Table:
     if operators[NUM_ROWS:]:
         rows.append((f"compute: {len(operators[NUM_ROWS:])} more operators", sum(s for _, s in operators[NUM_ROWS:])))
     rows.append(("compute: optimizer step", predicted["compute_parts_s"]["optimizer"]))
-    rows += [(f"communication: {name.replace('_', ' ') if name == 'inside_operators' else name}", value)
-             for name, value in predicted["communication_by_kind_s"].items()]  # fmt: skip
+    for name, value in predicted["communication_by_kind_s"].items():
+        label = f"communication: {name}" if name in COLLECTIVES else f"redistribution without communication: {name}"
+        rows.append(("communication inside operators" if name == "inside_operators" else label, value))
     for name, value in rows:
         if value:
             table.add_row(name, units.seconds(value), units.share(value, predicted["step_s"]))

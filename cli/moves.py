@@ -1,13 +1,19 @@
 """Every redistribution of a plan as one row: what is moved, how, how many bytes and seconds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
 
 from autotp.graph import TensorSpec, Value
 from autotp.placement import format_placement, largest_shape, num_elements
 from autotp.plans import Move, NodeFacts, Plan
-from autotp.redistribute import collective
+from autotp.redistribute import COLLECTIVES, collective
 
+from .layers import fold_rows
+from .tables import plain_table
+from .units import seconds, size
 from .words import describe_move, short_op
 
 
@@ -27,6 +33,15 @@ class MovedValue:
     num_bytes: int
     forward_s: float
     backward_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        names = ("module", "axis", "change", "source", "target", "forward", "backward", "num_bytes")
+        fields = {name: getattr(self, name) for name in (*names, "forward_s", "backward_s")}
+        return {"value": str(self.value), **fields}
+
+    @property
+    def is_collective(self) -> bool:
+        return self.forward in COLLECTIVES or self.backward in COLLECTIVES
 
 
 def moved_values(plan: Plan) -> Iterator[MovedValue]:
@@ -66,3 +81,26 @@ def _num_bytes(move: Move, spec: TensorSpec) -> int:
     if not sent:
         sent = [num_elements(largest_shape(spec.shape, end)) for end in (move.step.source, move.step.target)]
     return max(sent) * spec.item_bytes
+
+
+def move_table(title: str, moves: Iterable[MovedValue], *, max_rows: int | None = None) -> Table:
+    """Equal moves of repeated layers as one row, the most expensive first; what is beyond `max_rows` is summed up."""
+    rows = [
+        (m.module, (m.what, m.axis, m.change, f"{m.forward} / {m.backward}", m.num_bytes, m.forward_s + m.backward_s))
+        for m in moves
+    ]
+    folded = sorted(fold_rows(rows), key=lambda item: (-item.count * item.content[5], item.path))
+    table = plain_table(
+        title, "made in", "value", "axis", "from → to", "forward / backward", "times", "bytes each", "total"
+    )  # fmt: skip
+    for item in folded[:max_rows]:
+        *words, num_bytes, each_s = item.content
+        table.add_row(
+            item.path or "(model)", *words, str(item.count), size(num_bytes), seconds(item.count * each_s)
+        )  # fmt: skip
+    rest = folded[max_rows:] if max_rows is not None else []
+    if rest:
+        total_s = sum(item.count * item.content[5] for item in rest)
+        times = str(sum(item.count for item in rest))
+        table.add_row(f"{len(rest)} more kinds", "", "", "", "", times, "", seconds(total_s))
+    return table

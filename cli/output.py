@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.status import Status
 from rich.text import Text
 
-PIPE_WIDTH = 120  # columns of tables where standard output is not a terminal
+PIPE_WIDTH = 160  # columns of tables where standard output is not a terminal
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Strategies, placements and moves in words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from autotp.mesh import Mesh
 from autotp.placement import Placement, State, format_blocks
@@ -36,7 +36,7 @@ def describe_placement(placement: Placement, mesh: Mesh) -> str:
 
 
 def describe_choice(op: str, choice: Choice, result: State | None) -> str:
-    """What an operator (by its short name) does on one axis: `column (n)`, `heads (h)`, `dim 1 (i0)`."""
+    """What an operator (by its short name) does on one axis: `column (n)`, `heads (h)`, `dim 1`."""
     if choice.kind == "whole":
         return "whole"
     if choice.kind == "deferred":
@@ -45,9 +45,9 @@ def describe_choice(op: str, choice: Choice, result: State | None) -> str:
         return "passes partial sums"
     letters = tuple(choice.cut or ())
     named = next((LETTERS[op, letter] for letter in letters if (op, letter) in LETTERS), None)
-    if named is None:
-        named = f"dim {result.dim}" if result is not None and result.kind == "S" else "summed" if result else "split"
-    return f"{named} ({' '.join(letters)})"
+    if named is not None:
+        return f"{named} ({' '.join(letters)})"
+    return f"dim {result.dim}" if result is not None and result.kind == "S" else "a summed dim"
 
 
 def describe_strategy(op: str, strategy: Strategy) -> tuple[str, ...]:
@@ -63,6 +63,16 @@ def describe_move(move: Move) -> str:
     if short[0] == short[1]:  # two layouts of one dim
         short = list(map(str, ends))
     return f"{short[0]} → {short[1]}"
+
+
+def join_sizes(shape: Iterable[int]) -> str:
+    """`2×2048×4096`."""
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def join_shapes(shapes: Iterable[Iterable[int]]) -> str:
+    """The different shapes among those of all ranks."""
+    return ", ".join(dict.fromkeys(map(join_sizes, shapes)))
 
 
 def short_op(op: str) -> str:
