@@ -1,0 +1,1 @@
+"""Ways to run one Llama on several ranks, all with the same call, so that they can be timed against each other."""
