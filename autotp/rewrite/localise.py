@@ -23,7 +23,7 @@ class LocalCall:
     - `op`: the operator, e.g. `aten.reshape.default`; often the node's own.
     - `arguments`: literal arguments to change, by schema name. If `op` is not the node's own these are all its literal
       arguments, and its tensor arguments are the node's operands in order.
-    - `local`: name of a local operator in `runtime.local_ops`, called in place of `op` with the same arguments; "" for none.
+    - `local`: name of a local operator in `runtime.local_ops`, called in place of `op` with the same arguments.
     - `constants`: what the local operator is built from.
     - `axes`: mesh axes whose communicators it needs.
     """
@@ -95,7 +95,10 @@ Change = Callable[[Share], Mapping[str, Any]]
 
 
 def localise(node: Node, rule: OpRule, strategy: Strategy, mesh: Mesh, coordinates: Sequence[int]) -> LocalCall:
-    """The call that the rank at `coordinates` makes for a node under a strategy. Raises RuleError where it has no local form."""
+    """The call that the rank at `coordinates` makes for a node under a strategy.
+
+    Raises RuleError where two cuts need different local operators.
+    """
     share = Share(node, rule, strategy, mesh, tuple(coordinates))
     cut = {letter for choice in strategy.choices for letter in choice.cut or ()}
     local = {rule.local[letter] for letter in cut if letter in rule.local}
@@ -116,27 +119,34 @@ def localise(node: Node, rule: OpRule, strategy: Strategy, mesh: Mesh, coordinat
     return LocalCall(op, arguments, name, *LOCAL[name](share))
 
 
-def _is_empty(share: Share) -> bool:
-    """Whether the rank has nothing to do, for operators that torch refuses to run on nothing."""
-    if not any(share.node.short_op.startswith(name) for name in REFUSE_EMPTY):
-        return False
-    shapes = [*share.results, *share.operands]
-    return any(math.prod(shape) == 0 for shape in shapes)
-
-
+# beginnings of names of operators that torch refuses, or crashes, to run on nothing
 REFUSE_EMPTY = (
     "conv",
     "max",
     "min",
+    "amax",
+    "amin",
+    "arg",
     "adaptive",
     "avg",
+    "upsample",
+    "pad",
     "scaled_dot",
     "layer_norm",
     "rms_norm",
     "group_norm",
     "batch_norm",
+    "var",
+    "std",
+    "topk",
+    "sort",
 )
-REFUSE_EMPTY += ("amax", "amin", "arg", "aminmax", "upsample", "var", "std", "topk", "sort")
+
+
+def _is_empty(share: Share) -> bool:
+    """Whether the rank has nothing to do, for operators that torch refuses to run on nothing."""
+    shapes = [*share.results, *share.operands]
+    return share.node.short_op.startswith(REFUSE_EMPTY) and any(math.prod(shape) == 0 for shape in shapes)
 
 
 # ---------------------------------------------------------------- arguments that name sizes

@@ -21,7 +21,7 @@ def cross_entropy(call: Call) -> OpRule:
     item = max(4, call.specs[0].item_bytes)
     each = ("n", *_run(call))
     classes = (Inner("all_reduce", "forward", each, item), Inner("all_reduce", "forward", ("sums", *each), item))
-    inner = {} if soft or call.index("weight") is not None else {"c": classes}
+    inner: dict[str, tuple[Inner, ...]] = {} if soft or call.index("weight") is not None else {"c": classes}
     local = {"c": "cross_entropy"} if inner else {}
     if reduction == MEAN:
         local |= dict.fromkeys(tokens, "cross_entropy")

@@ -32,17 +32,18 @@ def batch_norm(call: Call) -> OpRule:
     text = "input[n c *s] weight[c] bias[c] running_mean[c] running_var[c] -> [n c *s]"
     if not call.literal("training", False):
         return rule(call, text)
+    item = max(4, call.specs[0].item_bytes)  # statistics are never in half precision
     inner = (
-        Inner("all_reduce", "forward", ("c",)),
-        Inner("all_reduce", "forward", ("c",)),
-        Inner("all_reduce", "backward", ("sums", "c")),
+        Inner("all_reduce", "forward", ("c",), item),
+        Inner("all_reduce", "forward", ("c",), item),
+        Inner("all_reduce", "backward", ("sums", "c"), item),
     )
     local = {"n": "batch_norm", "*s": "batch_norm"}
     return rule(call, text, sizes={"sums": 2}, inner={"n": inner, "*s": inner}, local=local)
 
 
 RULES: dict[str, RuleFunction] = {
-    **dict.fromkeys(["softmax", "log_softmax", "_softmax", "_log_softmax", "softmin"], softmax),
+    **dict.fromkeys(["softmax", "log_softmax", "_softmax", "_log_softmax"], softmax),
     **dict.fromkeys(["layer_norm", "rms_norm"], layer_norm),
     "group_norm": group_norm,
     "batch_norm": batch_norm,

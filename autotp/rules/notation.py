@@ -1,7 +1,8 @@
 """Rules as text: `input[... k] weight[n k] bias[n] -> [... n]`.
 
-Operands are named as in the operator's schema; absent ones are skipped. A dim is a letter, a product `(h d)`, or a run of
-dims `*s` (any number of them, letters `s0`, `s1`, ... counted from the right, so that operands broadcast); `...` is `*i`.
+Operands are named as in the operator's schema; absent ones are skipped. A dim is a letter, a product `(h d)`, or a run
+of dims `*s` (any number of them, letters `s0`, `s1`, ... counted from the right, so that operands broadcast); `...` is
+`*i`.
 Dims of size 1 carry no letter. An operand with fewer dims than its pattern matches the pattern's last dims.
 """
 
@@ -93,7 +94,7 @@ def build(
     local: Mapping[str, str] | None = None,
     work: tuple[float, Iterable[str]] = (0.0, ()),
 ) -> OpRule:
-    """A rule from the letters of every dim; `*s` among `summed`, `whole` or `work` stands for all letters of that run."""
+    """A rule from the letters of every dim; `*s` among `summed`, `whole` or `work` is every letter of that run."""
     shapes = [spec.shape for spec in call.specs] + list(call.results)
     extents = find_extents([*operands, *results], shapes, sizes or {})
     kept = {letter: extent for letter, extent in extents.items() if extent != 1}
@@ -143,7 +144,7 @@ def rule(
     local: Mapping[str, str] | None = None,
     work: tuple[float, str] = (0.0, ""),
 ) -> OpRule:
-    """A rule from its text. Lists of letters or argument names are separated by spaces; `linear` has one string per set.
+    """A rule from its text. Letters and argument names are separated by spaces; `linear` has one string per set.
 
     Raises RuleError where a tensor argument has no pattern or shapes do not fit.
     """

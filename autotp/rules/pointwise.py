@@ -117,8 +117,6 @@ RULES: dict[str, RuleFunction] = {
     "to": proportional,
     "_to_copy": proportional,
     "type_as": proportional,
-    "float": proportional,
-    "half": proportional,
     "zeros_like": elementwise,
     "ones_like": elementwise,
     "empty_like": elementwise,

@@ -54,10 +54,11 @@ def _spread(shape: Shape, minor_first: list[tuple[str, ...]]) -> Tokens:
 
 
 def reshape(call: Call) -> OpRule:
+    extents: dict[str, int] = {}
     before, after = call.specs[0].shape, call.results[0]
     if math.prod(before) == 0:
         operand, result = letters_of(len(before), "a"), letters_of(len(after), "b")
-        extents, whole = {}, ["*a", "*b"]
+        whole = ["*a", "*b"]
     else:
         operand, result, extents, whole = regroup(before, after)
     others = [result] * (len(call.specs) - 1)  # view_as and reshape_as take the shape of another tensor
@@ -120,6 +121,7 @@ def parts_of(row: Tokens, dim: int, sizes: Sequence[int]) -> tuple[Tokens, list[
     Equal parts are a product of which the number of parts is whole: a cut takes its share of every part. Unequal parts
     are a concatenation, unless one is too small to cut.
     """
+    joined: tuple[str, ...]
     if len(set(sizes)) == 1:
         joined, parts, whole = ("parts", "part"), ["part"] * len(sizes), ["parts"]
     elif min(sizes) < 2:

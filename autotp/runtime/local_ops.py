@@ -1,7 +1,8 @@
 """Local operators: what a rank runs where the original operator on shards would be wrong.
 
-A local operator is a small module that is called exactly like the operator it stands for (same arguments, by position or
-by schema name). It is built from the constants of a LocalCall and the communicators of the axes it names, by axis index.
+A local operator is a small module that is called like the operator it stands for: positional arguments by position,
+keyword-only ones by name. It is built from the constants of a LocalCall and the communicators of the axes that it
+names, by axis index.
 """
 
 from collections.abc import Mapping

@@ -22,7 +22,7 @@ def local_positions(indices: Tensor, held: Spans) -> tuple[Tensor, Tensor]:
 
 
 class EmbeddingShard(nn.Module):
-    """Looks up the rows that this rank holds; other rows are zero, so that ranks' results add up to the whole lookup."""
+    """Looks up the rows that this rank holds; others are zero, so that the ranks' results add up to the whole."""
 
     def __init__(self, communicators: object, held: Sequence[tuple[int, int]]) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from autotp.runtime.local_ops_find import find_operator
 
 
 class EmptyShard(nn.Module):
-    """What an operator gives on a rank with an empty shard: zeros, and zero gradients, connected like the operator itself.
+    """What an operator gives on a rank with an empty shard: zeros, and zero gradients, so that the rank keeps in step.
 
     A convolution without input channels still adds its bias.
     """

@@ -64,7 +64,7 @@ def call_with(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any], **c
 
 
 def count_targets(target: Tensor, weight: Tensor | None, ignore_index: int, like: Tensor) -> Tensor:
-    """What the mean of a classification loss divides by on this rank: targets not ignored, or the sum of their weights."""
+    """A rank's part of what a mean loss divides by: the number of targets not ignored, or the sum of their weights."""
     is_used = target != ignore_index
     if weight is None:
         return is_used.sum().to(like.dtype)
@@ -97,9 +97,9 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 class CrossEntropyShard(nn.Module):
     """cross_entropy_loss with classes cut, tokens cut, or both.
 
-    Cut classes: the maximum, then the sum of exponentials and the target's logit (and, for label smoothing, the sum of all
-    logits) are reduced over the ranks; the result is complete on every rank, and backward needs no communication. Cut
-    tokens: the mean divides by the number of targets on all ranks.
+    Cut classes: the maximum, then the sum of exponentials and the target's logit (and, for label smoothing, the sum
+    of all logits) are reduced over the ranks; the result is complete on every rank, and backward communicates nothing.
+    Cut tokens: the mean divides by the number of targets on all ranks.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class _ClassesCut(torch.autograd.Function):
         softmax, position, is_held, is_used = ctx.saved_tensors
         wanted = torch.zeros_like(softmax)
         if softmax.shape[-1]:
-            wanted.scatter_(-1, position.unsqueeze(-1), (is_held * (1 - ctx.smoothing)).to(softmax.dtype).unsqueeze(-1))
+            wanted.scatter_(-1, position.unsqueeze(-1), (is_held.to(softmax.dtype) * (1 - ctx.smoothing)).unsqueeze(-1))
         wanted += ctx.smoothing / ctx.num_classes
         per_token = torch.where(is_used, gradient, 0.0).unsqueeze(-1)
         return ((softmax - wanted) * per_token).to(ctx.dtype), None, None, None, None

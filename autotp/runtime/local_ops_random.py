@@ -34,8 +34,8 @@ def random_state(seed: int, device: torch.device) -> Iterator[None]:
 class Seeded(nn.Module):
     """Runs an operator under a seed made of a base seed, the number of the call, the node and the rank's coordinates.
 
-    `coordinates`: those on the axes that cut the operator. Ranks that compute the same part draw the same numbers, others
-    do not. `base_seed` is 0 until `set_base_seed`, so that ranks agree however they seeded their own generators.
+    `coordinates`: those on the axes that cut the operator. Ranks that compute the same part draw the same numbers,
+    others do not. `base_seed` is 0 until `set_base_seed`, so that ranks agree however they seeded their generators.
     """
 
     def __init__(self, communicators: object, op: str, name: str, coordinates: Sequence[int]) -> None:
