@@ -1,7 +1,7 @@
 """The public functions: plan, parallelize, auto_shard, verify. Each reads as the pipeline of the README's figure."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from autotp.hardware.catalogue import load_cluster
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
 from autotp.plan_file import dumps, loads
-from autotp.planner import Options, Planned, make_plan
+from autotp.planner import Planned, make_plan
 from autotp.plans import Plan
 from autotp.rewrite.parallelize import build_module
 from autotp.runtime.module import ParallelModule
+from autotp.search import Options
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
 

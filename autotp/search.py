@@ -1,0 +1,136 @@
+"""Which solution to a planning problem: the strategy and the limits that the user asked for, and the baselines."""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from autotp.cost.problem import PlanningProblem, Training, with_limit
+from autotp.errors import AutoTPError, InfeasibleError
+from autotp.solver.baselines import fixed, solve_restricted
+from autotp.solver.greedy import greedy
+from autotp.solver.ilp import solve
+from autotp.solver.problem import Problem, Solution
+
+STRATEGIES = ("optimal", "greedy", "replicated", "megatron")
+OBJECTIVES = ("time", "memory")
+SOLVERS = ("highs", "cbc")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asks of the planner.
+
+    `memory_bytes`: a limit per device that must hold. Without one the device's capacity is kept where any plan can, and
+    a plan that cannot says so.
+    """
+
+    training: Training = field(default_factory=Training)
+    memory_bytes: float | None = None
+    objective: str = "time"
+    strategy: str = "optimal"
+    is_folded: bool = True
+    time_limit_s: float | None = None
+    is_strict: bool = False
+    solver: str = "highs"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("objective", self.objective, OBJECTIVES),
+            ("strategy", self.strategy, STRATEGIES),
+            ("mode", self.training.mode, ("train", "infer")),
+            ("optimizer", self.training.optimizer, ("none", "sgd", "adamw")),
+            ("solver", self.solver, SOLVERS),
+        ):
+            if value not in known:
+                raise AutoTPError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
+        for name, number in (("memory limit", self.memory_bytes), ("time limit", self.time_limit_s)):
+            if number is not None and not number > 0:
+                raise AutoTPError(f"the {name} must be positive, not {number:g}")
+
+
+class Search:
+    """Solves one planning problem. `allowed`: Megatron's strategies per node, None where the model has no such plan."""
+
+    def __init__(
+        self,
+        planning: PlanningProblem,
+        options: Options,
+        capacity_bytes: float,
+        allowed: Sequence[Sequence[int]] | None,
+    ) -> None:
+        self._planning, self._options, self._allowed = planning, options, allowed
+        self._capacity = capacity_bytes
+        if options.strategy == "megatron" and allowed is None:
+            raise AutoTPError(
+                "this model has no Megatron plan (no linear layers, or convolutions): choose --strategy optimal"
+            )
+
+    @property
+    def limit_bytes(self) -> float:
+        """What a plan should fit in: the user's limit, else what the device has."""
+        return self._capacity if self._options.memory_bytes is None else self._options.memory_bytes
+
+    def find(self) -> Solution:
+        """The solution asked for. Raises InfeasibleError where the user's limit cannot be kept; warns about the device's."""
+        if self._options.memory_bytes is not None:
+            return self._within(self._options.memory_bytes)
+        try:
+            return self._within(self._capacity)
+        except InfeasibleError as error:
+            found = self._within(math.inf)
+            warnings.warn(f"the plan does not fit the device: {error}")
+            return found
+
+    def _within(self, limit: float) -> Solution:
+        if self._options.strategy != "greedy":
+            # Without a binding limit the program is smaller and its relaxation integral: try that first.
+            free = self._run(with_limit(self._planning, math.inf).problem)
+            if max(free.memory_bytes) <= limit:
+                return free
+            if self._options.strategy == "replicated" or self._options.objective == "memory":
+                raise InfeasibleError(self._excess(free, limit))
+        return self._run(with_limit(self._planning, limit).problem)
+
+    def _run(self, problem: Problem) -> Solution:
+        options = self._options
+        if options.strategy == "replicated":
+            return fixed(problem, self._whole())
+        if options.strategy == "greedy":
+            return greedy(problem)
+        if options.strategy == "megatron":
+            assert self._allowed is not None
+            return solve_restricted(
+                problem, self._allowed, objective=options.objective, backend=options.solver,
+                time_limit_s=options.time_limit_s,
+            )  # fmt: skip
+        return solve(problem, objective=options.objective, backend=options.solver, time_limit_s=options.time_limit_s)
+
+    def _whole(self) -> list[int]:
+        """The first strategy of every node splits nothing."""
+        return [0] * len(self._planning.strategies)
+
+    def _excess(self, solution: Solution, limit: float) -> str:
+        held = max(solution.memory_bytes)
+        name = self._planning.problem.device_names[0]
+        return (
+            f"{name} has {limit:.4g} bytes, {held - limit:.4g} bytes too few: this plan needs {held:.4g} bytes per device. "
+            "Use more devices, a smaller batch, or another --strategy"
+        )
+
+    def baselines(self, solution: Solution) -> Mapping[str, Any]:
+        """Step times of plans people would write, under the same cost model; None where a model has no such plan."""
+        whole = fixed(self._planning.problem, self._whole())
+        megatron = solution if self._options.strategy == "megatron" else None
+        if megatron is None and self._allowed is not None:
+            problem = with_limit(self._planning, math.inf).problem
+            megatron = solve_restricted(problem, self._allowed, objective="time", backend=self._options.solver)
+        # With whole inputs on every rank a replicated step does what one device does, and communicates nothing.
+        return {"single_device": self._row(whole), "replicated": self._row(whole), "megatron": self._row(megatron)}
+
+    def _row(self, solution: Solution | None) -> dict[str, Any] | None:
+        if solution is None:
+            return None
+        held = max(solution.memory_bytes)
+        return {"step_s": solution.cost_s, "memory_bytes": held, "fits": held <= self.limit_bytes}
