@@ -1,4 +1,4 @@
-"""GPT-2 from transformers, by size: tiny (runs anywhere), small and xl (as published), 175b (the dimensions of GPT-3)."""
+"""GPT-2 from transformers, by size: tiny (runs anywhere), small, xl (as published), 175b (the dimensions of GPT-3)."""
 
 import torch
 from torch import Tensor, nn

@@ -1,8 +1,8 @@
 """Build a model of any size without its memory: parameters are fake, buffers real.
 
 Parameters go to the meta device as they are registered, so that initialisation costs nothing, while buffers (rotary
-tables, masks, running statistics) keep their values; then meta parameters become fake tensors of the device the plan will
-run on, because models branch on the device of their parameters.
+tables, masks, running statistics) keep their values; then meta parameters become fake tensors of the device the plan
+will run on, because models branch on the device of their parameters.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +23,9 @@ def build_fake(
 ) -> tuple[nn.Module, FakeTensorMode]:
     """The model that `build` makes, with fake parameters on `device`, and the mode they belong to.
 
-    `dtype` becomes the default dtype while building; afterwards float parameters and float buffers of the state_dict are
-    cast to it. Other float buffers keep theirs: rotary tables lose their meaning in bfloat16. Tied parameters stay tied.
+    `dtype` becomes the default dtype while building; afterwards float parameters and float buffers of the state_dict
+    are cast to it. Other float buffers keep theirs: rotary tables lose their meaning in bfloat16. Tied parameters stay
+    tied.
     Raises CaptureError where this torch cannot have tensors of `device`.
     """
     check_device(device)

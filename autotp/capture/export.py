@@ -65,9 +65,9 @@ def capture(
 ) -> Captured:
     """Capture `model` called with `inputs` (a dict of keyword or a tuple of positional arguments).
 
-    `mode` "train" follows gradients to parameters; "infer" captures evaluation, without any. `outputs` "loss" returns only
-    the loss of what the model returns, where there is one. `fake_mode`: as from `build_fake`. The model is left as it was.
-    Raises CaptureError, saying where, when the model's forward cannot be captured.
+    `mode` "train" follows gradients to parameters; "infer" captures evaluation, without any. `outputs` "loss" returns
+    only the loss of what the model returns, where there is one. `fake_mode`: as from `build_fake`. The model is left as
+    it was. Raises CaptureError, saying where, when the model's forward cannot be captured.
     """
     if mode not in ("train", "infer") or outputs not in ("all", "loss"):
         raise CaptureError(f"mode is train or infer and outputs is all or loss, not {mode!r} and {outputs!r}")
@@ -85,7 +85,6 @@ def capture(
     roots = _trained(graph, weights) if mode == "train" else []
     remove_noops(graph, nodes_with_gradient(graph, roots))
     graph.eliminate_dead_code()
-    roots = [node for node in roots if node in set(graph.nodes)]
     module = _module(model, graph, weights, constants)
     tied = {node.name: weights.names(str(node.target)) for node in module.graph.nodes if node.op == "get_attr"}
     roots = _trained(module.graph, weights) if mode == "train" else []
@@ -155,7 +154,10 @@ def _failure(model: nn.Module, error: Exception) -> str:
             f"the model cannot be captured{place}: what it does depends on the values in its tensors "
             f"({name}: {text}). Replace `if`s and loops over tensor values by masks or torch.where"
         )
-    return f"the model cannot be captured{place}: {name}: {text}. It must run with these inputs, and be exportable by torch.export"
+    return (
+        f"the model cannot be captured{place}: {name}: {text}. It must run with these inputs, and torch.export must be "
+        "able to trace it"
+    )
 
 
 # ---------------------------------------------------------------- the plain module

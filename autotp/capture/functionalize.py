@@ -93,7 +93,14 @@ def _call(graph: fx.Graph, like: fx.Node, target: Any, *args: Any, **kwargs: Any
     """A new node with the origin of `like` and a value of its own."""
     node = graph.call_function(target, args, kwargs)
     fakes = fx.map_arg((args, kwargs), lambda n: n.meta["val"])
-    mode = next((t.fake_mode for n in node.all_input_nodes for t in tensors_in(n.meta["val"])), None)
+    mode = next(
+        (
+            t.fake_mode  # type: ignore[attr-defined]
+            for n in node.all_input_nodes
+            for t in tensors_in(n.meta["val"])
+        ),
+        None,
+    )
     with torch.no_grad(), mode or torch.no_grad():
         value = target(*fakes[0], **fakes[1])
     node.meta = {**like.meta, "val": value}

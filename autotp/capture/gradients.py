@@ -7,8 +7,8 @@ from torch import Tensor, fx
 
 # Float results that do not depend on their float operands, or are cut off from them.
 NOT_DIFFERENTIABLE = frozenset({
-    "detach", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like", "new_zeros",
-    "new_ones", "new_empty", "new_full", "new_empty_strided", "bernoulli",
+    "detach", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like",
+    "new_zeros", "new_ones", "new_empty", "new_full", "new_empty_strided", "bernoulli",
 })  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def causal_lm(path: str) -> nn.Module:
     """An untrained causal language model of this config (a config.json or a folder with one), in the config's dtype."""
     config = _config(path)
     try:
-        return transformers.AutoModelForCausalLM.from_config(config)  # type: ignore[no-any-return]
+        return transformers.AutoModelForCausalLM.from_config(config)  # type: ignore[no-any-return, no-untyped-call]
     except ValueError as error:
         raise CaptureError(f"{path}: transformers has no causal language model for it: {error}") from error
 

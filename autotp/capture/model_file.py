@@ -35,8 +35,8 @@ def load_model(
 ) -> ModelSource:
     """The model of a Python file with `build_model` and `example_inputs`, of a config.json, or of a folder with one.
 
-    Each function gets the options it has parameters for. `batch` and `seq` are options of that name for a model file, and
-    the shape of the inputs for a config. Raises CaptureError where there is no such model, or no such option.
+    Each function gets the options it has parameters for. `batch` and `seq` are options of that name for a model file,
+    and the shape of the inputs for a config. Raises CaptureError where there is no such model, or no such option.
     """
     options = dict(options or {})
     for name, size in (("batch", batch), ("seq", seq)):
@@ -192,7 +192,7 @@ def _from_config(path: str, config: str, options: Mapping[str, Any], batch: int 
     if not isinstance(content, dict) or "model_type" not in content:
         raise CaptureError(f"{config} is not a Hugging Face config: it has no model_type")
     hf = load_hf(path)
-    origin = {"path": path, "sha256": _sha256(config), "options": {}, "batch": batch, "seq": seq}
+    origin: dict[str, Any] = {"path": path, "sha256": _sha256(config), "options": {}, "batch": batch, "seq": seq}
     return ModelSource(lambda: hf.causal_lm(config), lambda: hf.causal_lm_inputs(config, batch, seq), origin)
 
 

@@ -128,7 +128,7 @@ class _Builder:
             _, _, enabled, _, inner, *given = operands
             if enabled:
                 raise CaptureError(
-                    f"{describe(node)}: autocast inside the model cannot be captured; build the model in that dtype instead"
+                    f"{describe(node)}: autocast inside the model cannot be captured; build the model in that dtype"
                 )
         else:
             raise CaptureError(f"{describe(node)}: {name} cannot be captured; remove it from the model's forward")

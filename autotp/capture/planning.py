@@ -37,7 +37,7 @@ def _node(
     node: fx.Node, weights: Weights, gradient: set[fx.Node], values: dict[fx.Node, Value | tuple[Value, ...]]
 ) -> Node:
     if node.op == "output":
-        returned = tuple(_one(values[tensor]) for tensor in node.args[0])  # type: ignore[union-attr, arg-type, index]
+        returned = tuple(_one(values[tensor]) for tensor in node.args[0])  # type: ignore[union-attr, index]
         return Node(node.name, "output", inputs=returned)
     outputs = tuple(_spec(tensor, node, node in gradient) for tensor in tensors_in(node.meta.get("val")))
     if node.op == "placeholder":
