@@ -215,7 +215,7 @@ def test_a_dtype_the_device_lacks_is_an_error() -> None:
 
 def test_inner_collectives_are_priced_on_the_axis_that_cuts_their_letter() -> None:
     case = call("cross_entropy_loss", empty(64, 1000), torch.zeros(64, dtype=torch.int64), None, 2)
-    talk = (Inner("all_reduce", "forward", ("n",)), Inner("all_gather", "backward", ("n",), 2))
+    talk = (Inner("all_reduce", "forward", ("n",)), Inner("all_gather", "backward", ("n", "c"), 2))
     rule = OpRule((row("n", "c"), row("n")), ((),), {"n": 64, "c": 1000}, summed=frozenset("n"), inner={"c": talk})
     cluster, mesh = load_cluster("dgx-h100-x2"), Mesh.parse("dp=2,tp=8")
     arguments = case.node, rule, cut(rule, {"n": ((32, 32),)}, {"c": ((125,) * 8,)})
@@ -223,7 +223,7 @@ def test_inner_collectives_are_priced_on_the_axis_that_cuts_their_letter() -> No
     device = cluster.device(0)
     expected = (
         collective_time_s("all_reduce", 32 * 4, 8, link),  # tokens are cut by the other axis
-        collective_time_s("all_gather", 32 * 2, 8, link),
+        collective_time_s("all_gather", 32 * 1000 * 2, 8, link),  # classes by this one, which has them whole then
     )
     assert inner_time_s(*arguments, device, "train", mesh, cluster) == pytest.approx(expected)
     assert inner_time_s(*arguments, device, "infer", mesh, cluster) == (pytest.approx(expected[0]), 0)

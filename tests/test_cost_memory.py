@@ -154,6 +154,8 @@ def test_parameter_bytes_by_optimizer() -> None:
     assert parameter_bytes(1000, "float32", trainable=True, optimizer="adamw", mode="infer") == 4000
     with pytest.raises(AutoTPError, match="adamw"):
         parameter_bytes(1, "float32", trainable=True, optimizer="lion", mode="train")
+    with pytest.raises(AutoTPError, match=r"'fp32'.*float32"):
+        parameter_bytes(1, "float32", trainable=True, optimizer="adamw", mode="train", state_dtype="fp32")
 
 
 def test_optimizer_state_is_what_torch_allocates() -> None:

@@ -39,6 +39,8 @@ def test_every_cluster_survives_json_and_has_an_identity(name: str) -> None:
     text = json.dumps(cluster.to_json())
     again = ClusterProfile.from_json(json.loads(text))
     assert again == cluster and again.identity() == cluster.identity()
+    other_order = ClusterProfile.from_json(json.loads(json.dumps(cluster.to_json(), sort_keys=True)))
+    assert other_order.identity() == cluster.identity()
     assert replace(cluster, name="other").identity() != cluster.identity()
     for link in cluster.links.values():
         assert set(link.collectives) == set(COLLECTIVES)

@@ -20,8 +20,8 @@ from autotp.cost.families import (
     named_operands,
 )
 from autotp.cost.local import local_bytes, local_extents
-from autotp.cost.memory import num_states, saved_bytes_extra, saved_operands
-from autotp.graph import FLOATS, ITEM_BYTES, Node, TensorSpec
+from autotp.cost.memory import bytes_of, num_states, saved_bytes_extra, saved_operands
+from autotp.graph import FLOATS, Node, TensorSpec
 from autotp.hardware.cluster import ClusterProfile
 from autotp.hardware.profile import DeviceProfile
 from autotp.mesh import Mesh
@@ -160,5 +160,5 @@ def optimizer_time_s(
     states = num_states(optimizer)
     if optimizer == "none":
         return 0.0
-    num_bytes = numel * (3 * ITEM_BYTES[dtype] + 2 * states * ITEM_BYTES[state_dtype or dtype])
+    num_bytes = numel * (3 * bytes_of(dtype) + 2 * states * bytes_of(state_dtype or dtype))
     return num_bytes / device.memory_bytes_per_s + device.launch_s

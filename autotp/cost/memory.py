@@ -24,6 +24,13 @@ def num_states(optimizer: str) -> int:
     return OPTIMIZER_STATES[optimizer]
 
 
+def bytes_of(dtype: str) -> int:
+    """Bytes of one element. Raises AutoTPError for a dtype that is not torch's name of one."""
+    if dtype not in ITEM_BYTES:
+        raise AutoTPError(f"unknown dtype {dtype!r}: known are {', '.join(ITEM_BYTES)}")
+    return ITEM_BYTES[dtype]
+
+
 def parameter_parts(
     numel: int, dtype: str, *, trainable: bool, optimizer: str, mode: str, state_dtype: str | None = None
 ) -> dict[str, int]:
@@ -31,9 +38,9 @@ def parameter_parts(
 
     `state_dtype` is the parameter's where None, which is what torch.optim does.
     """
-    item_bytes = ITEM_BYTES[dtype]
+    item_bytes = bytes_of(dtype)
     is_trained = trainable and mode == "train"
-    state_bytes = num_states(optimizer) * ITEM_BYTES[state_dtype or dtype]
+    state_bytes = num_states(optimizer) * bytes_of(state_dtype or dtype)
     return {
         "parameters": numel * item_bytes,
         "gradients": numel * item_bytes * is_trained,
