@@ -5,8 +5,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# By a part of the operator's name: bytes that a ring sends per rank, over those of the larger of input and output, times
-# (n - 1) / n.
+# By a part of the operator's name: what a ring sends, in (n - 1) / n of the larger of input and output.
 RING = {
     "allreduce": 2,
     "all_reduce": 2,

@@ -61,7 +61,9 @@ def random_problem(seed: int, *, max_combinations: int = 400) -> Problem:
         )
     flows = [_random_flow(rng, f"f{u}", sizes, num_devices) for u in range(int(rng.integers(1, num_nodes + 2)))]
     infinite = np.full(num_devices, np.inf)
-    return Problem(tuple(nodes), tuple(flows), infinite, np.round(rng.random(num_devices) * 1e8), ("a", "b")[:num_devices])
+    return Problem(
+        tuple(nodes), tuple(flows), infinite, np.round(rng.random(num_devices) * 1e8), ("a", "b")[:num_devices]
+    )
 
 
 def _random_flow(rng: np.random.Generator, name: str, sizes: list[int], num_devices: int) -> Flow:

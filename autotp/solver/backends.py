@@ -21,11 +21,15 @@ GAP = 2e-8  # relative, at which branch and bound stops: what the perturbation o
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """`status`: `optimal`, `infeasible` or `stopped`; the values found, if any, and a proven bound of the objective."""
+    """`status`: `optimal`, `infeasible` or `stopped`; the values found, if any, and a proven bound of the objective.
+
+    `reduced_costs`, of a relaxation solved to optimality: what the objective grows by, at least, per unit of a variable.
+    """
 
     status: str
     values: Floats | None
     bound: float
+    reduced_costs: Floats | None = None
 
 
 def run(
@@ -86,8 +90,10 @@ def _highs_outcome(solver: highspy.Highs, relaxed: bool) -> Outcome:
     if status in (kinds.kInfeasible, kinds.kUnboundedOrInfeasible):
         return Outcome("infeasible", None, np.inf)
     values = np.array(solver.getSolution().col_value) if feasible else None
+    if status == kinds.kOptimal and relaxed:
+        return Outcome("optimal", values, info.objective_function_value, np.array(solver.getSolution().col_dual))
     if status == kinds.kOptimal:
-        return Outcome("optimal", values, info.objective_function_value if relaxed else info.mip_dual_bound)
+        return Outcome("optimal", values, info.mip_dual_bound)
     if status in (kinds.kTimeLimit, kinds.kIterationLimit, kinds.kSolutionLimit, kinds.kInterrupt):
         return Outcome("stopped", None if relaxed else values, -np.inf if relaxed else info.mip_dual_bound)
     raise AutoTPError(f"HiGHS gave up: {solver.modelStatusToString(status)}")
@@ -109,7 +115,8 @@ def _pulp(program: Program, relaxed: bool, backend: str, time_limit_s: float | N
     proven = problem.sol_status == pulp.LpSolutionOptimal
     values = np.array([variable.varValue or 0.0 for variable in variables])
     if proven:
-        return Outcome("optimal", values, float(values @ program.cost))
+        prices = np.array([variable.dj or 0.0 for variable in variables]) if relaxed else None
+        return Outcome("optimal", values, float(values @ program.cost), prices)
     if problem.sol_status == pulp.LpSolutionIntegerFeasible and not relaxed:
         return Outcome("stopped", values, -np.inf)
     return Outcome("stopped", None, -np.inf)

@@ -6,8 +6,8 @@ import numpy as np
 
 from autotp.solver.consumers import merged
 from autotp.solver.distances import Distances
-from autotp.solver.problem import Consumer, Floats, Flow, Ints, Problem
 from autotp.solver.memory_rows import add_bytes
+from autotp.solver.problem import Consumer, Floats, Flow, Ints, Problem
 from autotp.solver.program import Bools, Builder, Program
 
 MAX_SPLIT_CONSUMERS = 3  # up to here a flow is written as a tree that splits; 2^consumers - 1 layers
@@ -60,7 +60,7 @@ def formulate(
     for node in problem.nodes:
         preference = np.argsort(np.argsort(node.rank, kind="stable"), kind="stable") / max(1, len(node.rank) - 1)
         cost = node.count * node.cost_s * weight + preference * (perturbation / len(problem.nodes))
-        x.append(builder.variables(cost, upper=1, integer=True))
+        x.append(builder.variables(cost, integer=True))  # no upper bound: Σ x = 1 is one
         builder.entries(builder.rows(1, lower=1, upper=1), x[-1], 1)
     for flow, way in zip(problem.flows, ways, strict=True):
         if weight or not way.connects(flow):

@@ -1,0 +1,168 @@
+"""The search for a plan that is provably best: relaxation, rounding, pricing out, branch and bound.
+
+Every plan that uses strategy s of node v costs at least the relaxation's bound plus the reduced cost of x[v,s]. So branch
+and bound looks only at strategies whose reduced cost is at most some δ, which are few; what it finds is best of all if it
+costs no more than bound + δ, and if it costs more, δ grows, at most to the difference.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autotp.errors import InfeasibleError, SolverError
+from autotp.solver.backends import Outcome, run
+from autotp.solver.distances import Distances
+from autotp.solver.evaluate import Evaluator, fits
+from autotp.solver.formulate import Formulation, formulate
+from autotp.solver.problem import Floats, Problem, Solution
+from autotp.solver.restrict import Mapping, original, restrict
+
+PROVEN = 1e-7  # relative: how far from the bound a plan is called optimal
+FIRST_DELTA = 0.003  # of the bound
+MAX_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The solver, and when it stops: seconds of `time.monotonic()`, and nodes of branch and bound."""
+
+    backend: str
+    deadline_s: float = math.inf
+    node_limit: int | None = None
+
+    def run(self, formulation: Formulation, *, relaxed: bool) -> Outcome:
+        rest = None if math.isinf(self.deadline_s) else max(0.01, self.deadline_s - time.monotonic())
+        return run(
+            formulation.program, relaxed=relaxed, backend=self.backend, time_limit_s=rest, node_limit=self.node_limit
+        )
+
+
+def search(problem: Problem, ways: list[Distances], limits: Limits, soft_bytes: Floats | None = None) -> Solution:
+    """The plan of least seconds within the limits of bytes, with status, bound and gap.
+
+    With `soft_bytes[D]` the plan whose fullest device exceeds these least; `bound_s` and `gap` then mean bytes. Raises
+    InfeasibleError where no plan is within the limits, with what would be, and SolverError where the search was stopped
+    before it found one.
+    """
+    found = _Search(problem, ways, limits, soft_bytes).run()
+    if found is not None:
+        return found
+    free = dataclasses.replace(problem, limit_bytes=np.full_like(problem.limit_bytes, np.inf))
+    least = None
+    if np.isfinite(problem.limit_bytes).any():
+        least = _Search(free, ways, limits, problem.limit_bytes).run()
+    if least is None:
+        raise InfeasibleError("no combination of strategies connects every value with its consumers")
+    raise InfeasibleError(_what_would_fit(problem, least))
+
+
+class _Search:
+    def __init__(self, problem: Problem, ways: list[Distances], limits: Limits, soft_bytes: Floats | None) -> None:
+        self.problem, self.ways, self.limits, self.soft_bytes = problem, ways, limits, soft_bytes
+        self.evaluator = Evaluator(problem)
+        self.best: Solution | None = None
+        self.bound = 0.0
+        self.stopped = False
+        self.slack = 0.0
+
+    def run(self) -> Solution | None:
+        """The best plan; None where there is provably none."""
+        whole = formulate(self.problem, self.ways, soft_bytes=self.soft_bytes)
+        self.slack = 2 * whole.perturbation * whole.unit
+        relaxation = self.limits.run(whole, relaxed=True)
+        if relaxation.status == "infeasible":
+            return None
+        self._offer(whole, relaxation.values, None)
+        if relaxation.status == "stopped":
+            self.stopped = True
+        else:
+            self.bound = max(0.0, (relaxation.bound - whole.perturbation) * whole.unit)
+            self._branch(whole, relaxation)
+        if self.best is None and (self.stopped or math.isfinite(self.bound)):
+            raise SolverError("the solver was stopped by its limit before it found any plan; allow more time or nodes")
+        return self.best and self._judged(self.best, whole.program.num_variables)
+
+    def _branch(self, whole: Formulation, relaxation: Outcome) -> None:
+        lowest, delta, is_whole = self.bound, FIRST_DELTA * self.bound, False
+        while not (self._is_proven() or self.stopped or is_whole):
+            allowed = [np.ones(len(columns), dtype=bool) for columns in whole.x]
+            if relaxation.reduced_costs is not None:
+                prices = [relaxation.reduced_costs[columns] * whole.unit for columns in whole.x]
+                allowed = [price <= max(delta, float(price.min())) for price in prices]
+            is_whole = all(some.all() for some in allowed)
+            smaller, mapping = restrict(self.problem, [np.flatnonzero(some).tolist() for some in allowed])
+            bound = self._best_of(smaller, mapping)
+            self.bound = max(self.bound, bound if is_whole else min(bound, lowest + delta))
+            delta = 4 * delta if self.best is None else min(4 * delta, self._value(self.best) - lowest)
+
+    def _best_of(self, problem: Problem, mapping: Mapping) -> float:
+        """Branch and bound over some of the strategies; what it finds is offered. Returns a bound of these plans."""
+        limited, integral_arcs, bound = problem, False, 0.0
+        for _ in range(MAX_ATTEMPTS):
+            formulation = formulate(limited, self.ways, soft_bytes=self.soft_bytes, integral_arcs=integral_arcs)
+            outcome = self.limits.run(formulation, relaxed=False)
+            if limited is problem:
+                bound = max(bound, (outcome.bound - formulation.perturbation) * formulation.unit)
+            self.stopped |= outcome.status == "stopped"
+            found = self._offer(formulation, outcome.values, mapping)
+            if found is None or self.stopped:
+                break
+            if not fits(found.memory_bytes, self.problem):
+                # the solver's tolerance let a plan through that is a few bytes too large
+                excess = np.maximum(0.0, np.array(found.memory_bytes) - self.problem.limit_bytes)
+                limited = dataclasses.replace(limited, limit_bytes=limited.limit_bytes - 2 * excess)
+            elif integral_arcs or self._is_close(self._value(found), bound):
+                break
+            else:
+                integral_arcs = True  # a value with many consumers was relaxed too far
+        return bound
+
+    def _offer(self, formulation: Formulation, values: Floats | None, mapping: Mapping | None) -> Solution | None:
+        """The plan that the values round to; it is kept if it is possible and the best so far."""
+        if values is None:
+            return None
+        choices: Sequence[int] = [int(np.argmax(values[columns])) for columns in formulation.x]
+        found = self.evaluator.evaluate(choices if mapping is None else original(choices, mapping))
+        is_possible = math.isfinite(found.cost_s) and fits(found.memory_bytes, self.problem)
+        if is_possible and (self.best is None or self._value(found) < self._value(self.best)):
+            self.best = found
+        return found
+
+    def _value(self, solution: Solution) -> float:
+        if self.soft_bytes is None:
+            return solution.cost_s
+        return max(0.0, float(np.max(np.array(solution.memory_bytes) - self.soft_bytes)))
+
+    def _is_close(self, value: float, bound: float) -> bool:
+        return value - bound <= PROVEN * value + self.slack
+
+    def _is_proven(self) -> bool:
+        return self.best is not None and self._is_close(self._value(self.best), self.bound)
+
+    def _judged(self, best: Solution, num_variables: int) -> Solution:
+        value = self._value(best)
+        if self._is_proven():
+            return dataclasses.replace(best, status="optimal", bound_s=value, gap=0.0, num_variables=num_variables)
+        gap = (value - self.bound) / value
+        note = f"not proven best: a plan may exist that takes {gap:.2%} fewer {'bytes' if self.soft_bytes is not None else 'seconds'}"
+        return dataclasses.replace(
+            best, status="feasible", bound_s=self.bound, gap=gap, num_variables=num_variables, notes=(note,)
+        )
+
+
+def _what_would_fit(problem: Problem, least: Solution) -> str:
+    lines = [
+        f"at least {_gib(held - limit)} more than the limit of {_gib(limit)} are needed on {name}; {_gib(held)} would do"
+        for name, held, limit in zip(problem.device_names, least.memory_bytes, problem.limit_bytes, strict=True)
+        if held > limit
+    ]
+    proof = "" if least.status == "optimal" else " (the least that was found before the search was stopped)"
+    return f"no plan fits the memory limit: {', and '.join(lines)}{proof}"
+
+
+def _gib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**30:.3f} GiB" if num_bytes >= 2**20 else f"{num_bytes:.0f} bytes"

@@ -1,0 +1,192 @@
+"""`verify`: the planned module against the whole model, on simulated ranks or over real processes."""
+
+import copy
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.utils import _pytree as pytree
+
+from autotp.api import as_cluster, as_dtype, as_mesh
+from autotp.capture.build import default_dtype
+from autotp.capture.call import Slot
+from autotp.capture.export import Captured, capture
+from autotp.capture.inputs import describe
+from autotp.capture.model_file import ModelSource, load_model, reload_model
+from autotp.cost.problem import Training
+from autotp.errors import AutoTPError, PlanError, VerificationError
+from autotp.hardware.cluster import ClusterProfile
+from autotp.mesh import Mesh
+from autotp.plan_file import dumps, loads
+from autotp.planner import make_plan
+from autotp.plans import Plan
+from autotp.rewrite.parallelize import build_for_rank
+from autotp.runtime.communicator import Communicator, communicators_of
+from autotp.runtime.dropout import NoDropout, without_dropout
+from autotp.runtime.simulate import run_ranks
+from autotp.runtime.spawn import run_processes
+from autotp.runtime.verify import RankReport, Reference, reference_of, summarise, verify_rank
+from autotp.search import Options
+
+BACKENDS = ("local", "gloo", "nccl")
+SEED = 0  # of the weights: every process must build the same model
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A real model with its inputs, captured, and the options it was captured with."""
+
+    module: nn.Module
+    inputs: Any
+    captured: Captured
+
+    def run(self, module: nn.Module) -> list[Tensor]:
+        """Call any module that is called as the model is; its outputs as the captured graph has them."""
+        args, kwargs = ((), self.inputs) if isinstance(self.inputs, Mapping) else (self.inputs, {})
+        with NoDropout():
+            return _flat_outputs(self.captured, module(*args, **kwargs))
+
+
+def verify(
+    model: nn.Module | str | Path | ModelSource,
+    example_inputs: Any = None,
+    *,
+    plan: Plan | None = None,
+    mesh: Mesh | str | int | None = None,
+    cluster: ClusterProfile | str | None = None,
+    mode: str = "train",
+    dtype: str | None = None,
+    backend: str = "local",
+    timeout_s: float = 600.0,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> dict[str, Any]:
+    """Compare the sharded with the whole model: outputs, every gradient, and parameters after an SGD step.
+
+    Without a plan one is made with `objective="memory"`, which splits everything that can be. `backend`: `"local"`
+    simulates ranks in this process; `"gloo"` and `"nccl"` start real ones. Returns a dict with `ok`, `ranks`,
+    `max_relative_error`, `parameter_bytes_per_rank`, `whole_parameter_bytes`, `coverage` and `problems`. Dropout is off
+    on both sides. Raises AutoTPError (and leaves) where nothing can be compared.
+    """
+    if backend not in BACKENDS:
+        raise AutoTPError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+    if plan is not None:
+        mode, dtype = plan.mode, plan.model.get("dtype")
+    source = load_model(str(model)) if isinstance(model, str | Path) else model
+    progress("building and capturing the model")
+    subject = _subject(source, example_inputs, mode, dtype)
+    if plan is None:
+        progress("planning")
+        profile = as_cluster(cluster)
+        options = Options(Training(mode), objective="memory")
+        facts = {"inputs": describe(subject.inputs), "outputs": _outputs_of(source, mode), "dtype": dtype}
+        plan = make_plan(subject.captured, as_mesh(mesh, profile), profile, options, facts).plan
+    elif mesh is not None and as_mesh(mesh, None) != plan.mesh:
+        raise PlanError(f"the plan is for the mesh {plan.mesh}, not {mesh}: leave the mesh out or plan again")
+    progress("running the whole model")
+    reference = reference_of(subject.module, subject.run, mode)
+    progress(f"running {plan.mesh.num_ranks} ranks ({backend})")
+    if backend == "local":
+        reports = run_ranks(
+            plan.mesh, lambda rank, c: _rank_report(subject, plan, rank, c, reference), timeout_s=timeout_s
+        )
+    else:
+        reports = _in_processes(source, subject, plan, reference, mode, dtype, backend, timeout_s)
+    result = summarise(reports, reference, subject.module)
+    return {**result, "mesh": str(plan.mesh), "mode": mode, "backend": backend, "coverage": plan.summary["coverage"]}
+
+
+def _outputs_of(source: nn.Module | ModelSource, mode: str) -> str:
+    return "loss" if isinstance(source, ModelSource) and mode == "train" else "all"
+
+
+def _subject(source: nn.Module | ModelSource, example_inputs: Any, mode: str, dtype: str | None) -> Subject:
+    """The real model, with the same weights in every process that asks."""
+    if isinstance(source, ModelSource):
+        torch.manual_seed(SEED)
+        torch_dtype = as_dtype(dtype)
+        with default_dtype(torch_dtype):
+            module = source.build()
+        module = module if torch_dtype is None else module.to(torch_dtype)
+        inputs = source.example_inputs()
+    else:
+        module, inputs = copy.deepcopy(source), example_inputs
+        if inputs is None:
+            raise AutoTPError(
+                "verifying a module needs example_inputs: a dict of keyword or a tuple of positional arguments"
+            )
+    module.train(mode == "train")
+    return Subject(module, inputs, capture(module, inputs, mode=mode, outputs=_outputs_of(source, mode)))
+
+
+def _rank_report(
+    subject: Subject, plan: Plan, rank: int, communicators: Mapping[str, Communicator], reference: Reference
+) -> RankReport:
+    module = build_for_rank(subject.captured, plan, rank, communicators)
+    without_dropout(module.graph_module)
+    return verify_rank(module, subject.run, reference)
+
+
+def _flat_outputs(captured: Captured, returned: Any) -> list[Tensor]:
+    """The tensors that the captured graph returns, out of what a call returned."""
+    leaves, spec = pytree.tree_flatten(returned)
+    if spec != captured.outputs.spec:  # capture kept only the loss
+        loss = returned.get("loss") if isinstance(returned, Mapping) else getattr(returned, "loss", None)
+        leaves, spec = pytree.tree_flatten(loss)
+    slots = [
+        (slot.index, leaf) for slot, leaf in zip(captured.outputs.leaves, leaves, strict=True) if isinstance(slot, Slot)
+    ]
+    return [leaf for _, leaf in sorted(dict(slots).items())]
+
+
+# ---------------------------------------------------------------- real processes
+
+
+def _in_processes(
+    source: nn.Module | ModelSource,
+    subject: Subject,
+    plan: Plan,
+    reference: Reference,
+    mode: str,
+    dtype: str | None,
+    backend: str,
+    timeout_s: float,
+) -> Sequence[RankReport]:
+    """One process per rank; each builds the model again, and reads plan, inputs and reference from a file."""
+    with tempfile.TemporaryDirectory(prefix="autotp-") as folder:
+        path = os.path.join(folder, "subject.pt")
+        origin = source.origin if isinstance(source, ModelSource) else None
+        try:
+            torch.save(
+                {
+                    "origin": origin,
+                    "module": None if origin else source,
+                    "inputs": subject.inputs,
+                    "plan": dumps(replace(plan, problem={})),
+                    "reference": reference,
+                    "mode": mode,
+                    "dtype": dtype,
+                },
+                path,
+            )
+        except (AttributeError, TypeError, ValueError) as error:
+            raise VerificationError(
+                f"the model cannot be sent to other processes ({error}): put it into a model file, or use backend='local'"
+            ) from error
+        return run_processes(_process, plan.mesh.num_ranks, (path, backend), backend=backend, timeout_s=timeout_s)
+
+
+def _process(rank: int, path: str, backend: str) -> RankReport:
+    """What one process does. Must be importable by name."""
+    sent = torch.load(path, weights_only=False)  # written by our own parent
+    plan = loads(sent["plan"])
+    source = reload_model(sent["origin"]) if sent["origin"] else sent["module"]
+    subject = _subject(source, sent["inputs"], sent["mode"], sent["dtype"])
+    device_type = "cuda" if backend == "nccl" else "cpu"
+    device_mesh = init_device_mesh(device_type, plan.mesh.sizes, mesh_dim_names=plan.mesh.names)
+    return _rank_report(subject, plan, rank, communicators_of(device_mesh), sent["reference"])
