@@ -73,6 +73,7 @@ class Node:
     `arguments` binds every argument of the operator's schema by name, defaults included; a tensor is an `Operand`, and a
     list of tensors a tuple of them. `target` is a parameter's or buffer's qualified name; tied names share one node.
     `module` is the path of the module that made the node. The output node's inputs are the flattened tensors returned.
+    `writes`: operands that the operator changes in place (running statistics of batch_norm, `copy_` to a buffer).
     """
 
     name: str
@@ -83,6 +84,7 @@ class Node:
     arguments: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     module: str = ""
     target: str = ""
+    writes: frozenset[int] = frozenset()
 
     def argument(self, name: str, default: Any = None) -> Any:
         """An argument by its schema name; `default` where the schema has none of that name."""
@@ -138,6 +140,10 @@ class Graph:
             for index, value in enumerate(node.inputs):
                 found.setdefault(value, []).append((node, index))
         return found
+
+    def written(self) -> frozenset[Value]:
+        """Values that some operator changes in place: all who read one must read it as it is stored."""
+        return frozenset(node.inputs[index] for node in self for index in node.writes)
 
     def verify(self) -> None:
         """Raise AutoTPError where an input is read before it is made, or a name or kind is wrong."""

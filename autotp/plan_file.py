@@ -66,7 +66,7 @@ def dumps(plan: Plan) -> str:
         "cluster": plan.cluster,
     }
     head = json.dumps(document, indent=1)[:-2]
-    tables = {
+    tables: dict[str, Mapping[str, Any]] = {
         "nodes": {name: {**_facts(plan.nodes[name]), **_strategy(s)} for name, s in plan.strategies.items()},
         "moves": {str(value): [_move(move) for move in moves] for value, moves in plan.moves.items()},
         "parameters": {name: _parameter(parameter) for name, parameter in plan.parameters.items()},

@@ -92,7 +92,7 @@ def verify(
     reference = reference_of(subject.module, subject.run, mode)
     progress(f"running {plan.mesh.num_ranks} ranks ({backend})")
     if backend == "local":
-        reports = run_ranks(
+        reports: Sequence[RankReport] = run_ranks(
             plan.mesh, lambda rank, c: _rank_report(subject, plan, rank, c, reference), timeout_s=timeout_s
         )
     else:

@@ -187,7 +187,7 @@ def test_verification_sees_a_missing_reduction():
 
     def rank_main(rank, communicators):
         module = build_for_rank(captured, plan, rank, communicators)
-        for name, child in module.graph_module.named_children():
+        for name, _ in module.graph_module.named_children():
             if name.endswith("P_to_R"):
                 setattr(module.graph_module, name, nn.Identity())
         return verify_rank(module, lambda m: m.graph_module(*flat), whole)

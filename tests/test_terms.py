@@ -67,5 +67,6 @@ def test_the_order_of_equations_does_not_matter(order: tuple[int, ...]) -> None:
         lambda: terms.equate(c, [terms.atom(4), terms.atom(8)], is_concat=False),
         lambda: terms.equate(parts[0], [terms.atom(8), terms.atom(4)], is_concat=False),
     ]
-    assert all([equations[i]() for i in order])
+    made = [equations[i]() for i in order]  # each of them, in this order
+    assert all(made)
     assert factors(terms, a) == [3, 4, 2, 4]

@@ -13,6 +13,9 @@ from autotp.capture.plain import Weights, describe, module_path
 from autotp.errors import CaptureError
 from autotp.graph import Graph, Node, Operand, TensorSpec, Value
 
+# Operators that change running statistics without saying so in their schema, and the argument under which they do.
+RUNNING_STATISTICS = {"batch_norm": "training", "instance_norm": "use_input_stats"}
+
 
 def planning_graph(graph: fx.Graph, weights: Weights, roots: Iterable[fx.Node]) -> Graph:
     """The planning graph of a plain FX graph; `roots` are the parameters that gradients flow back to."""
@@ -55,13 +58,26 @@ def _node(
             "what a model computes must not depend on the values in its tensors"
         )
     inputs: list[Value] = []
-    arguments = {}
+    arguments: dict[str, Any] = {}
     for index, argument in enumerate(node.target._schema.arguments):
         default = argument.default_value if argument.has_default_value() else None
         given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, default)
         arguments[argument.name] = _argument(given, inputs, values)
     op = f"{node.target.namespace}.{node.target.overloadpacket.__name__}.{node.target._overloadname}"
-    return Node(node.name, "op", op, tuple(inputs), outputs, MappingProxyType(arguments), module_path(node))
+    return Node(
+        node.name, "op", op, tuple(inputs), outputs, MappingProxyType(arguments), module_path(node),
+        writes=_written(node.target, arguments),
+    )  # fmt: skip
+
+
+def _written(target: torch._ops.OpOverload, arguments: dict[str, Any]) -> frozenset[int]:
+    """Operands that the operator changes in place, by its schema or by what is known of it."""
+    schema = target._schema
+    names = {argument.name for argument in schema.arguments if argument.alias_info and argument.alias_info.is_write}
+    flag = RUNNING_STATISTICS.get(target.overloadpacket.__name__)
+    if flag and arguments[flag]:
+        names |= {"running_mean", "running_var"}
+    return frozenset(v.index for name, v in arguments.items() if name in names and isinstance(v, Operand))
 
 
 def _argument(given: Any, inputs: list[Value], values: dict[fx.Node, Value | tuple[Value, ...]]) -> Any:

@@ -75,6 +75,7 @@ class ProblemBuilder:
         self.analysis = DimAnalysis(graph, rules, classes)
         self._enumerator = Enumerator(graph, rules, self.analysis, mesh)
         self._state_graphs: dict[object, StateGraph] = {}
+        self._written = graph.written()
         self._nodes = [node for node in graph if classes[node.name] == node.name]
         self._index = {node.name: index for index, node in enumerate(self._nodes)}
         pairs = [self._enumerator.strategies(node) for node in self._nodes]
@@ -159,7 +160,8 @@ class ProblemBuilder:
         node, spec = self._nodes[producer], self._graph.spec(value)
         made = [strategy.results[value.index] for strategy in self._strategies[producer]]
         wanted = [[s.operands[index] for s in self._strategies[self._index[name]]] for name, index in readers]
-        states = self._states(spec, {*made, *itertools.chain.from_iterable(wanted)})
+        ends = {*made, *itertools.chain.from_iterable(wanted)}
+        states = self._arcs(spec, tuple(sorted(ends)), ()) if value in self._written else self._states(spec, ends)
         index_of = {placement: index for index, placement in enumerate(states.placements)}
         stored = [tuple(R if s == B else s for s in placement) for placement in states.placements]
         kinds = {placement: index for index, placement in enumerate(dict.fromkeys(stored))}

@@ -10,9 +10,6 @@ from autotp.graph import Node, Operand
 from autotp.rewrite.localise import LocalCall
 from autotp.runtime.local_ops_find import find_operator
 
-# operators that write to arguments without saying so in their schema
-WRITES = {"batch_norm": frozenset({"running_mean", "running_var"})}
-
 
 def arguments_of(
     captured: fx.Node, node: Node, call: LocalCall, operands: Sequence[fx.Node]
@@ -36,13 +33,6 @@ def arguments_of(
         given.pop()
     positional = tuple(bound.get(arg.name, arg.default_value) for arg in given)
     return positional, {arg.name: bound[arg.name] for arg in schema if arg.kwarg_only and arg.name in bound}
-
-
-def written(node: Node) -> frozenset[int]:
-    """Operands that the operator writes to."""
-    names = {arg.name for arg in find_operator(node.op)._schema.arguments if arg.alias_info and arg.alias_info.is_write}
-    names |= WRITES.get(node.short_op, frozenset())
-    return frozenset(v.index for name, v in node.arguments.items() if name in names and isinstance(v, Operand))
 
 
 def _literals(captured: fx.Node, schema: Sequence[Any]) -> dict[str, Any]:

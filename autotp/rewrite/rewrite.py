@@ -11,7 +11,7 @@ from autotp.graph import Graph, Node, Value
 from autotp.placement import Placement, R, State, format_placement
 from autotp.plans import Move, Plan
 from autotp.redistribute import TABLE, Step
-from autotp.rewrite.emit import arguments_of, written
+from autotp.rewrite.emit import arguments_of
 from autotp.rewrite.localise import localise
 from autotp.rewrite.parameters import Init, shard_module
 from autotp.rules.registry import rules_of
@@ -96,7 +96,7 @@ class _Rewriter:
         coordinates = self.plan.mesh.coordinates(self.rank)
         call = localise(node, self.rules[node.name], strategy, self.plan.mesh, coordinates)
         operands = self._operands(node)
-        for index in written(node):
+        for index in sorted(node.writes):
             if strategy.operands[index] != self._made_placement(node.inputs[index]):
                 raise PlanError(
                     f"{node.op} ({node.name}) writes to {node.inputs[index]}, so that may not be redistributed"

@@ -30,6 +30,7 @@ class Enumerator:
 
     def __init__(self, graph: Graph, rules: Mapping[str, OpRule], analysis: DimAnalysis, mesh: Mesh) -> None:
         self._graph, self._rules, self._analysis, self._mesh = graph, rules, analysis, mesh
+        self._written = graph.written()
 
     def strategies(self, node: Node) -> tuple[tuple[Strategy, tuple[Key, ...]], ...]:
         """Distinct strategies in a stable order, the unsplit one first, each with the factors cut per axis."""
@@ -102,8 +103,10 @@ class Enumerator:
         if blocks is None:
             return []
         if node.kind != "op":  # a parameter or buffer: its shard is the whole story
+            if node.kind == "buffer" and value not in self._written:
+                return []  # few bytes, and a slice is free: only who writes to it needs it in shards
             option = self._option(Choice("cut", {str(dim): blocks}), (), (shard(dim, blocks),), node)
-            return [] if node.kind == "buffer" else [Option(option.choice, (), option.results, candidate.key)]
+            return [Option(option.choice, (), option.results, candidate.key)]
         rule = self._rules[node.name]
         row = [*rule.operands, *rule.results][index]
         cut = resolve(row[dim], blocks, rule.extents)

@@ -68,7 +68,7 @@ class OpRule:
     work: tuple[float, tuple[str, ...]] = (0.0, ())
 
     def __str__(self) -> str:
-        side = lambda rows: ", ".join(" ".join(map(str, row)) or "()" for row in rows)  # noqa: E731
+        sides = (", ".join(" ".join(map(str, row)) or "()" for row in rows) for rows in (self.operands, self.results))
         notes = [
             f"{name}: {' '.join(sorted(map(str, letters)))}"
             for name, letters in (
@@ -76,7 +76,7 @@ class OpRule:
             )
             if letters
         ]  # fmt: skip
-        return f"{side(self.operands)} -> {side(self.results)}" + "".join(f"; {note}" for note in notes)
+        return " -> ".join(sides) + "".join(f"; {note}" for note in notes)
 
 
 Cut = Mapping[str, Blocks]  # letter -> blocks; the letters of one strategy on one axis
@@ -94,9 +94,9 @@ def resolve(dim: Dim, blocks: Blocks, extents: Mapping[str, int]) -> Cut | None:
         minor //= extents[letter]
         period = len(blocks) // copies
         pattern = blocks[:period]
-        if period and len(blocks) % copies == 0 and pattern * copies == blocks:
-            if all(size % minor == 0 for block in pattern for size in block):
-                return {letter: tuple(tuple(size // minor for size in block) for block in pattern)}
+        is_repeated = period and len(blocks) % copies == 0 and pattern * copies == blocks
+        if is_repeated and all(size % minor == 0 for block in pattern for size in block):
+            return {letter: tuple(tuple(size // minor for size in block) for block in pattern)}
         copies *= extents[letter]
     return None
 
