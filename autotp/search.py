@@ -23,7 +23,7 @@ class Options:
     """What the user asks of the planner.
 
     `memory_bytes`: a limit per device that must hold. Without one the device's capacity is kept where any plan can, and
-    a plan that cannot says so.
+    a plan that cannot says so. `gap`: how much longer than the least a step may take; zero for the best plan.
     """
 
     training: Training = field(default_factory=Training)
@@ -32,6 +32,7 @@ class Options:
     strategy: str = "optimal"
     is_folded: bool = True
     time_limit_s: float | None = None
+    gap: float = 0.0
     is_strict: bool = False
     solver: str = "highs"
 
@@ -103,9 +104,12 @@ class Search:
             assert self._allowed is not None
             return solve_restricted(
                 problem, self._allowed, objective=options.objective, backend=options.solver,
-                time_limit_s=options.time_limit_s,
+                time_limit_s=options.time_limit_s, gap=options.gap,
             )  # fmt: skip
-        return solve(problem, objective=options.objective, backend=options.solver, time_limit_s=options.time_limit_s)
+        return solve(
+            problem, objective=options.objective, backend=options.solver, time_limit_s=options.time_limit_s,
+            gap=options.gap,
+        )  # fmt: skip
 
     def _whole(self) -> list[int]:
         """The first strategy of every node splits nothing."""

@@ -22,13 +22,16 @@ def solve_restricted(
     backend: str = "highs",
     time_limit_s: float | None = None,
     node_limit: int | None = None,
+    gap: float = 0.0,
 ) -> Solution:
     """The best plan that uses only the `allowed[v]` strategies of every node v, in the indices of `problem`.
 
     Status, bound and gap are those among the allowed plans. Raises what `restrict` and `solve` raise.
     """
     smaller, mapping = restrict(problem, allowed)
-    found = solve(smaller, objective=objective, backend=backend, time_limit_s=time_limit_s, node_limit=node_limit)
+    found = solve(
+        smaller, objective=objective, backend=backend, time_limit_s=time_limit_s, node_limit=node_limit, gap=gap
+    )
     priced = Evaluator(problem).evaluate(original(found.choices, mapping))
     return dataclasses.replace(
         found, choices=priced.choices, arcs=priced.arcs, cost_s=priced.cost_s, memory_bytes=priced.memory_bytes

@@ -47,7 +47,7 @@ from autotp.solver.formulate import distances
 from autotp.solver.problem import Problem, Solution
 from autotp.solver.reduce import useful_strategies
 from autotp.solver.restrict import original, restrict
-from autotp.solver.search import Limits, search
+from autotp.solver.search import Limits, fewest_bytes, search
 
 OBJECTIVES = ("time", "memory")
 
@@ -59,10 +59,12 @@ def solve(
     backend: str = "highs",
     time_limit_s: float | None = None,
     node_limit: int | None = None,
+    gap: float = 0.0,
 ) -> Solution:
     """The best plan within the limits: least seconds, or (`memory`) least bytes on the fullest device, then seconds.
 
-    `backend` is `highs` or `cbc`. With a limit on time or on branch-and-bound nodes the status may be `feasible`. Raises
+    `backend` is `highs` or `cbc`. With a limit on time or on branch-and-bound nodes, or a `gap` in seconds (relative) that
+    is small enough to stop at, the status may be `feasible`. Raises
     InfeasibleError where no plan fits, with what would, SolverError where a limit came before any plan, AutoTPError for
     an unknown objective or backend.
     """
@@ -72,13 +74,16 @@ def solve(
     with_memory = objective == "memory" or bool(np.isfinite(problem.limit_bytes).any())
     smaller, mapping = restrict(problem, useful_strategies(problem, ways, with_memory=with_memory))
     deadline_s = math.inf if time_limit_s is None else time.monotonic() + time_limit_s
-    limits = Limits(backend, deadline_s, node_limit)
+    limits = Limits(backend, deadline_s, node_limit, gap)
     if objective == "time":
         found = search(smaller, ways, limits)
     else:
-        least = search(smaller, ways, limits, np.zeros_like(problem.limit_bytes))
+        least, allowed = fewest_bytes(smaller, ways, limits)
         limit = np.minimum(smaller.limit_bytes, max(least.memory_bytes))
-        found = search(dataclasses.replace(smaller, limit_bytes=limit), ways, limits)
+        tight, kept = restrict(dataclasses.replace(smaller, limit_bytes=limit), allowed)
+        known = [np.searchsorted(some, s) for some, s in zip(kept, least.choices, strict=True)]
+        found = search(tight, ways, limits, [int(s) for s in known])
+        found = dataclasses.replace(found, choices=original(found.choices, kept))
         if least.status != "optimal":
             found = dataclasses.replace(found, status="feasible", notes=(*found.notes, *least.notes))
     return dataclasses.replace(found, choices=original(found.choices, mapping))

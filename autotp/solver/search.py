@@ -2,7 +2,7 @@
 
 Every plan that uses strategy s of node v costs at least the relaxation's bound plus the reduced cost of x[v,s]. So branch
 and bound looks only at strategies whose reduced cost is at most some δ, which are few; what it finds is best of all if it
-costs no more than bound + δ, and if it costs more, δ grows, at most to the difference.
+costs no more than bound + δ, and if it costs more, δ grows to the difference.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 
@@ -19,20 +20,23 @@ from autotp.solver.distances import Distances
 from autotp.solver.evaluate import Evaluator, fits
 from autotp.solver.formulate import Formulation, formulate
 from autotp.solver.problem import Floats, Problem, Solution
+from autotp.solver.program import Bools
 from autotp.solver.restrict import Mapping, original, restrict
 
 PROVEN = 1e-7  # relative: how far from the bound a plan is called optimal
-FIRST_DELTA = 0.003  # of the bound
+FIRST_DELTA = 0.01  # of the bound
+GROWTH = 8  # of δ, where it was too small
 MAX_ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The solver, and when it stops: seconds of `time.monotonic()`, and nodes of branch and bound."""
+    """The solver, and when it stops: seconds of `time.monotonic()`, nodes of branch and bound, a gap that is small enough."""
 
     backend: str
     deadline_s: float = math.inf
     node_limit: int | None = None
+    gap: float = 0.0
 
     def run(self, formulation: Formulation, *, relaxed: bool) -> Outcome:
         rest = None if math.isinf(self.deadline_s) else max(0.01, self.deadline_s - time.monotonic())
@@ -41,16 +45,33 @@ class Limits:
         )
 
 
-def search(problem: Problem, ways: list[Distances], limits: Limits, soft_bytes: Floats | None = None) -> Solution:
+def search(problem: Problem, ways: list[Distances], limits: Limits, known: Sequence[int] | None = None) -> Solution:
     """The plan of least seconds within the limits of bytes, with status, bound and gap.
 
-    With `soft_bytes[D]` the plan whose fullest device exceeds these least; `bound_s` and `gap` then mean bytes. Raises
-    InfeasibleError where no plan is within the limits, with what would be, and SolverError where the search was stopped
-    before it found one.
+    `known`: choices of a plan within the limits. Raises InfeasibleError where no plan is within them, with what would be,
+    and SolverError where the search was stopped before it found one.
     """
-    found = _Search(problem, ways, limits, soft_bytes).run()
-    if found is not None:
-        return found
+    searching = _Search(problem, ways, limits, None)
+    if known is not None:
+        searching.best = searching.evaluator.evaluate(known)
+    found = searching.run()
+    return found if found is not None else _refuse(problem, ways, limits)
+
+
+def fewest_bytes(problem: Problem, ways: list[Distances], limits: Limits) -> tuple[Solution, list[list[int]]]:
+    """The plan whose fullest device holds least, and the strategies per node that a plan of so few bytes can use.
+
+    `bound_s` and `gap` mean bytes. Raises what `search` raises.
+    """
+    exact = dataclasses.replace(limits, gap=0.0)
+    searching = _Search(problem, ways, exact, np.zeros_like(problem.limit_bytes))
+    found = searching.run()
+    if found is None:
+        _refuse(problem, ways, limits)
+    return found, [np.flatnonzero(some).tolist() for some in searching.within(max(found.memory_bytes))]
+
+
+def _refuse(problem: Problem, ways: list[Distances], limits: Limits) -> NoReturn:
     free = dataclasses.replace(problem, limit_bytes=np.full_like(problem.limit_bytes, np.inf))
     least = None
     if np.isfinite(problem.limit_bytes).any():
@@ -68,9 +89,13 @@ class _Search:
         self.bound = 0.0
         self.stopped = False
         self.slack = 0.0
+        self.prices: list[Floats] | None = None  # per node and strategy: what the objective grows by, at least
+        self.lowest = 0.0  # the relaxation's bound, to which the prices add
 
     def run(self) -> Solution | None:
         """The best plan; None where there is provably none."""
+        if self._is_enough():
+            return self.best and self._judged(self.best, 0)
         whole = formulate(self.problem, self.ways, soft_bytes=self.soft_bytes)
         self.slack = 2 * whole.perturbation * whole.unit
         relaxation = self.limits.run(whole, relaxed=True)
@@ -80,24 +105,33 @@ class _Search:
         if relaxation.status == "stopped":
             self.stopped = True
         else:
-            self.bound = max(0.0, (relaxation.bound - whole.perturbation) * whole.unit)
-            self._branch(whole, relaxation)
+            self.lowest = self.bound = max(0.0, (relaxation.bound - whole.perturbation) * whole.unit)
+            if relaxation.reduced_costs is not None:
+                self.prices = [relaxation.reduced_costs[columns] * whole.unit for columns in whole.x]
+            self._branch()
         if self.best is None and (self.stopped or math.isfinite(self.bound)):
             raise SolverError("the solver was stopped by its limit before it found any plan; allow more time or nodes")
         return self.best and self._judged(self.best, whole.program.num_variables)
 
-    def _branch(self, whole: Formulation, relaxation: Outcome) -> None:
+    def within(self, value: float) -> list[Bools]:
+        """Per node the strategies that a plan can use whose objective is at most `value`."""
+        if self.prices is None:
+            return [np.ones(len(node.cost_s), dtype=bool) for node in self.problem.nodes]
+        delta = value * (1 + PROVEN) - self.lowest
+        return [price <= max(delta, float(price.min())) for price in self.prices]
+
+    def _branch(self) -> None:
         lowest, delta, is_whole = self.bound, FIRST_DELTA * self.bound, False
-        while not (self._is_proven() or self.stopped or is_whole):
-            allowed = [np.ones(len(columns), dtype=bool) for columns in whole.x]
-            if relaxation.reduced_costs is not None:
-                prices = [relaxation.reduced_costs[columns] * whole.unit for columns in whole.x]
-                allowed = [price <= max(delta, float(price.min())) for price in prices]
+        num_allowed, bound = 0, 0.0
+        while not (self._is_enough() or self.stopped or is_whole):
+            allowed = self.within(lowest + delta)
             is_whole = all(some.all() for some in allowed)
-            smaller, mapping = restrict(self.problem, [np.flatnonzero(some).tolist() for some in allowed])
-            bound = self._best_of(smaller, mapping)
+            if sum(some.sum() for some in allowed) > num_allowed:  # else these were searched already
+                num_allowed = sum(some.sum() for some in allowed)
+                smaller, mapping = restrict(self.problem, [np.flatnonzero(some).tolist() for some in allowed])
+                bound = self._best_of(smaller, mapping)
             self.bound = max(self.bound, bound if is_whole else min(bound, lowest + delta))
-            delta = 4 * delta if self.best is None else min(4 * delta, self._value(self.best) - lowest)
+            delta = GROWTH * delta if self.best is None else self._value(self.best) - lowest
 
     def _best_of(self, problem: Problem, mapping: Mapping) -> float:
         """Branch and bound over some of the strategies; what it finds is offered. Returns a bound of these plans."""
@@ -140,6 +174,11 @@ class _Search:
     def _is_close(self, value: float, bound: float) -> bool:
         return value - bound <= PROVEN * value + self.slack
 
+    def _is_enough(self) -> bool:
+        return self.best is not None and (
+            self._is_proven() or self._value(self.best) * (1 - self.limits.gap) <= self.bound
+        )
+
     def _is_proven(self) -> bool:
         return self.best is not None and self._is_close(self._value(self.best), self.bound)
 
@@ -148,7 +187,8 @@ class _Search:
         if self._is_proven():
             return dataclasses.replace(best, status="optimal", bound_s=value, gap=0.0, num_variables=num_variables)
         gap = (value - self.bound) / value
-        note = f"not proven best: a plan may exist that takes {gap:.2%} fewer {'bytes' if self.soft_bytes is not None else 'seconds'}"
+        what = "bytes" if self.soft_bytes is not None else "seconds"
+        note = f"not proven best: a plan may exist that takes {gap:.2%} fewer {what}"
         return dataclasses.replace(
             best, status="feasible", bound_s=self.bound, gap=gap, num_variables=num_variables, notes=(note,)
         )
