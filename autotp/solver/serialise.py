@@ -16,7 +16,7 @@ from autotp.solver.problem import Consumer, Floats, Flow, Ints, NodeChoices, Pro
 
 def to_dict(problem: Problem) -> dict[str, Any]:
     """Lists, numbers and strings only; equal problems give equal results."""
-    graphs: dict[tuple[int, bytes, bytes, bytes, bytes], int] = {}
+    graphs: dict[tuple[int | bytes, ...], int] = {}
     rows: list[dict[str, Any]] = []
     flows = []
     for flow in problem.flows:
