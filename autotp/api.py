@@ -58,8 +58,9 @@ def plan(
     Raises AutoTPError (and its leaves) with what is wrong and what to do.
     """
     options = Options(
-        Training(mode, optimizer, state_dtype), memory_bytes, objective, strategy, fold, time_limit_s, strict, solver
-    )
+        Training(mode, optimizer, state_dtype), memory_bytes, objective, strategy, is_folded=fold,
+        time_limit_s=time_limit_s, is_strict=strict, solver=solver,
+    )  # fmt: skip
     return timed_plan(model, example_inputs, mesh=mesh, cluster=cluster, dtype=dtype, options=options).plan
 
 

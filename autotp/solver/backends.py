@@ -59,8 +59,8 @@ def _highs(program: Program, relaxed: bool, time_limit_s: float | None, node_lim
     if not relaxed:
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
         lp.integrality_ = [kinds[integer] for integer in program.integer.tolist()]
-    solver = highspy.Highs()
-    options = {
+    solver = highspy.Highs()  # type: ignore[no-untyped-call]
+    options: dict[str, bool | int | float | str] = {
         "output_flag": False,
         "threads": 1,
         "parallel": "off",

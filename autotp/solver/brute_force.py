@@ -23,9 +23,9 @@ def brute_force(problem: Problem, *, objective: str = "time") -> Solution:
     best: Solution | None = None
     for choices in itertools.product(*(range(len(node.cost_s)) for node in problem.nodes)):
         found = evaluator.evaluate(choices)
-        if math.isfinite(found.cost_s) and fits(found.memory_bytes, problem):
-            if best is None or _key(found, objective) < _key(best, objective):
-                best = found
+        is_possible = math.isfinite(found.cost_s) and fits(found.memory_bytes, problem)
+        if is_possible and (best is None or _key(found, objective) < _key(best, objective)):
+            best = found
     if best is None:
         raise InfeasibleError(f"none of {combinations} combinations of strategies is possible and within the limits")
     return dataclasses.replace(best, status="optimal", bound_s=best.cost_s, gap=0.0)

@@ -149,7 +149,7 @@ class FlowRows:
     def _add_shared(self) -> None:
         """A unit flow per consumer; an arc that costs is paid once, by a variable that all of them stay below."""
         reached = self.ways.reaches[self.made].any(axis=0)
-        useful = [reached & self.ways.reaches[:, wanted].any(axis=1) for wanted in self.wanted]
+        useful = [np.asarray(reached & self.ways.reaches[:, wanted].any(axis=1)) for wanted in self.wanted]
         inside: Bools = np.logical_or.reduce(useful)
         arcs = self.ways.arcs_between(inside[:, None] & inside)
         paid = arcs[self.cost[arcs] > 0]

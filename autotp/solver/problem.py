@@ -41,7 +41,7 @@ class NodeChoices:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Consumer:
-    """A node that reads the value: under its strategy s it wants state `wants[s]`; `saves` tells it keeps it for backward."""
+    """A node that reads the value: under its strategy s it wants state `wants[s]`; `saves`: it keeps it for backward."""
 
     node: int
     wants: Ints

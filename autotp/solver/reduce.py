@@ -37,13 +37,14 @@ def _possible(problem: Problem, ways: list[Distances]) -> list[Bools]:
                 pairs = reaches[np.ix_(flow.makes, c.wants)] & alive[flow.producer][:, None] & alive[c.node]
                 if c.node == flow.producer:
                     pairs &= np.eye(len(pairs), dtype=bool)
-                for node, some in ((flow.producer, pairs.any(axis=1)), (c.node, pairs.any(axis=0))):
-                    changed |= bool((alive[node] != some).any())
-                    alive[node] = some
-                    if not some.any():
+                for v, axis in ((flow.producer, 1), (c.node, 0)):
+                    left = np.asarray(pairs.any(axis=axis))
+                    changed |= bool((alive[v] != left).any())
+                    alive[v] = left
+                    if not left.any():
                         names = problem.nodes[flow.producer].name, problem.nodes[c.node].name
                         raise InfeasibleError(
-                            f"no strategy of node {problem.nodes[node].name!r} is left: value {flow.name!r} cannot be "
+                            f"no strategy of node {problem.nodes[v].name!r} is left: value {flow.name!r} cannot be "
                             f"brought from any state that {names[0]!r} makes to one that {names[1]!r} wants"
                         )
     return alive

@@ -31,7 +31,7 @@ MAX_ATTEMPTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The solver, and when it stops: seconds of `time.monotonic()`, nodes of branch and bound, a gap that is small enough."""
+    """The solver, and when it stops: seconds of `time.monotonic()`, nodes of branch and bound, a small enough gap."""
 
     backend: str
     deadline_s: float = math.inf

@@ -13,15 +13,16 @@ from numpy.typing import ArrayLike
 from autotp.errors import PlanError
 from autotp.solver.problem import Consumer, Floats, Flow, Ints, NodeChoices, Problem
 
+GraphKey = tuple[int, bytes, bytes, bytes, bytes]
+
 
 def to_dict(problem: Problem) -> dict[str, Any]:
     """Lists, numbers and strings only; equal problems give equal results."""
-    graphs: dict[tuple[int | bytes, ...], int] = {}
+    graphs: dict[GraphKey, int] = {}
     rows: list[dict[str, Any]] = []
     flows = []
     for flow in problem.flows:
-        arrays = flow.arc_source, flow.arc_target, flow.arc_cost_s, flow.saved_class
-        key = (flow.num_states, *(array.tobytes() for array in arrays))
+        key = _graph_key(flow)
         if key not in graphs:
             graphs[key] = len(rows)
             rows.append(
@@ -68,6 +69,11 @@ def from_dict(document: Mapping[str, Any]) -> Problem:
     except (KeyError, IndexError, TypeError, ValueError) as error:
         message = f"the stored problem is corrupt ({type(error).__name__}: {error}); make the plan again"
         raise PlanError(message) from error
+
+
+def _graph_key(flow: Flow) -> GraphKey:
+    arrays = flow.arc_source.tobytes(), flow.arc_target.tobytes(), flow.arc_cost_s.tobytes()
+    return (flow.num_states, *arrays, flow.saved_class.tobytes())
 
 
 def _node(node: NodeChoices) -> dict[str, Any]:
