@@ -32,9 +32,9 @@ class Options:
     strategy: str = "optimal"
     is_folded: bool = True
     time_limit_s: float | None = None
-    gap: float = 0.0
     is_strict: bool = False
     solver: str = "highs"
+    gap: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value, known in (
