@@ -115,6 +115,8 @@ def _parent(node: fx.Node) -> fx.Node | None:
     if node.op != "call_function" or node.target in (aten.lift_fresh_copy.default,):
         return None  # a copy of a constant: fake tensors share the storage, real ones do not
     mine = {t.untyped_storage()._cdata for t in tensors_in(node.meta.get("val"))}
+    if node.target is operator.getitem and _parent(node.all_input_nodes[0]) is None:
+        return None  # a result of its own, of topk for example, and no piece of a view
     for source in node.all_input_nodes:
         if mine & {t.untyped_storage()._cdata for t in tensors_in(source.meta.get("val"))}:
             return source
