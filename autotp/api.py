@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from autotp.capture.build import build_fake
+from autotp.capture.build import build_fake, cast_floats
 from autotp.capture.export import Captured, capture
 from autotp.capture.inputs import describe, restore
 from autotp.capture.model_file import ModelSource, load_model
@@ -97,7 +97,7 @@ def capture_for_planning(
         model = load_model(str(model), {}, None, None)
     if isinstance(model, ModelSource):
         module, fake_mode = build_fake(model.build, dtype=torch_dtype)
-        inputs = model.example_inputs()
+        inputs = cast_floats(model.example_inputs(), torch_dtype)
         outputs = "loss" if mode == "train" else "all"
         captured = capture(module, inputs, mode=mode, outputs=outputs, fake_mode=fake_mode)
         return captured, {"origin": dict(model.origin), "dtype": dtype, "outputs": outputs, "inputs": describe(inputs)}

@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.utils import _pytree as pytree
 
 from autotp.api import as_cluster, as_dtype, as_mesh
-from autotp.capture.build import default_dtype
+from autotp.capture.build import cast_floats, default_dtype
 from autotp.capture.call import Slot
 from autotp.capture.export import Captured, capture
 from autotp.capture.inputs import describe
@@ -113,7 +113,7 @@ def _subject(source: nn.Module | ModelSource, example_inputs: Any, mode: str, dt
         with default_dtype(torch_dtype):
             module = source.build()
         module = module if torch_dtype is None else module.to(torch_dtype)
-        inputs = source.example_inputs()
+        inputs = cast_floats(source.example_inputs(), torch_dtype)
     else:
         module, inputs = copy.deepcopy(source), example_inputs
         if inputs is None:
