@@ -11,7 +11,7 @@ TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, to
 
 def largest(tensors: Iterable[Tensor]) -> float:
     """The largest magnitude of all elements of all tensors; 0 where there is none."""
-    return max((float(t.detach().abs().max()) for t in tensors if t.numel()), default=0.0)
+    return max((float(t.detach().double().abs().max()) for t in tensors if t.numel()), default=0.0)
 
 
 def relative_error(actual: Tensor, expected: Tensor, scale: float, floor: float = 0.0) -> float:

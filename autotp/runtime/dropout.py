@@ -22,9 +22,12 @@ class NoDropout(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if "dropout" in name and args:
             return args[0]
-        if name == "scaled_dot_product_attention":
-            args = (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args
-            arguments |= {} if len(args) > 4 else {"dropout_p": 0.0}
+        # Position of `dropout_p`; what a Python function calls inside is not seen here.
+        position = {"scaled_dot_product_attention": 4, "multi_head_attention_forward": 10}.get(name)
+        if position is not None and position < len(args):
+            args = (*args[:position], 0.0, *args[position + 1 :])
+        elif position is not None:
+            arguments["dropout_p"] = 0.0
         return func(*args, **arguments)
 
 
