@@ -25,14 +25,14 @@ def moves_of(planning: PlanningProblem, solution: Solution) -> dict[Value, tuple
     found: dict[Value, tuple[Move, ...]] = {}
     for value, index in planning.flow_of.items():
         flow, states = planning.problem.flows[index], planning.state_graphs[index]
-        made = states.placements[int(flow.makes[solution.choices[flow.producer]])]
-        arcs, reached, moves = list(solution.arcs[index]), {made}, []
+        arcs, reached, moves = list(solution.arcs[index]), {int(flow.makes[solution.choices[flow.producer]])}, []
         while arcs:
-            arc = next(arc for arc in arcs if states.steps[arc].source in reached)
+            arc = next(arc for arc in arcs if int(states.source[arc]) in reached)
             arcs.remove(arc)
             step, price = states.steps[arc], states.prices[arc]
-            reached.add(step.target)
-            moves.append(Move(step, price.forward, price.backward, price.forward_s, price.backward_s))
+            reached.add(int(states.target[arc]))
+            if step is not None:
+                moves.append(Move(step, price.forward, price.backward, price.forward_s, price.backward_s))
         if moves:
             found[value] = tuple(moves)
     return found

@@ -1,6 +1,5 @@
 """From a captured model to a plan: the pipeline's middle, top to bottom."""
 
-import math
 import time
 import warnings
 from collections.abc import Mapping
@@ -10,7 +9,6 @@ from typing import Any
 from autotp.assemble import moves_of, nodes_of, parameters_of, strategies_of
 from autotp.capture.export import Captured
 from autotp.capture.repeats import fold
-from autotp.cost.device import slowest_device
 from autotp.cost.megatron import megatron_strategies
 from autotp.cost.problem import ProblemBuilder, with_limit
 from autotp.cost.summary import Summary
@@ -65,9 +63,9 @@ def make_plan(
     several = sum(size > 1 for size in mesh.sizes) > 1
     classes = fold(graph, ends=0 if several else 1) if options.is_folded else {node.name: node.name for node in graph}
     builder = ProblemBuilder(graph, rules, classes, mesh, cluster, options.training)
-    planning = builder.build(math.inf)
+    planning = builder.build()
     built = time.perf_counter()
-    capacity = float(slowest_device(cluster, mesh).memory_bytes)
+    capacity = [float(site.device.memory_bytes) for site in planning.sites]
     search = Search(planning, options, capacity, megatron_strategies(planning, builder.analysis, rules))
     solution = search.find()
     baselines = search.baselines(solution)
@@ -89,6 +87,7 @@ def make_plan(
         summary={
             "predicted": predicted,
             "baselines": baselines,
+            "balance": summary.balance(predicted["step_s"]),
             "solver": {
                 "strategy": options.strategy,
                 "objective": options.objective,
@@ -96,8 +95,8 @@ def make_plan(
                 "bound_s": solution.bound_s,
                 "gap": solution.gap,
                 "num_variables": solution.num_variables,
-                "memory_limit_bytes": search.limit_bytes,
-                "fits": max(solution.memory_bytes) <= search.limit_bytes,
+                "memory_limit_bytes": min(search.limit_bytes),
+                "fits": search.fits(solution),
             },
             "coverage": {"split_matmul_flops_fraction": summary.split_matmul_flops_fraction()},
         },

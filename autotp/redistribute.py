@@ -65,15 +65,18 @@ def collective(action: str, shape: Sequence[int], step: Step) -> Collective | No
     """The collective that carries out an action of a step on a tensor of whole `shape`; None for a local action.
 
     The same for the step's forward and backward action: the larger side of the move (the gathered tensor) counts for
-    all_gather and reduce_scatter, and the full local tensor for all_reduce.
+    all_gather and reduce_scatter, every shard padded to the largest; the larger of both shards for all_to_all; and the
+    full local tensor for all_reduce.
     """
     if action not in COLLECTIVES:
         return None
-    states = (step.source[step.axis], step.target[step.axis])
-    cut = next((state for state in states if state.kind == "S"), None)
-    whole = tuple(state for axis, state in enumerate(step.source) if axis != step.axis)
-    local = largest_shape(shape, step.source if action == "all_to_all" else whole)
-    strided = action == "all_to_all" or (
-        cut is not None and (len(cut.blocks) > 1 or any(n != 1 for n in local[: cut.dim]))
-    )
-    return Collective(action, step.axis, num_elements(local), strided and action != "all_reduce")
+    if action == "all_to_all":
+        both = (num_elements(largest_shape(shape, placement)) for placement in (step.source, step.target))
+        return Collective(action, step.axis, max(both), strided=True)
+    if action == "all_reduce":
+        return Collective(action, step.axis, num_elements(largest_shape(shape, step.source)), strided=False)
+    sharded = step.source if step.source[step.axis].kind == "S" else step.target
+    cut, local = sharded[step.axis], list(largest_shape(shape, sharded))
+    strided = len(cut.blocks) > 1 or any(size != 1 for size in local[: cut.dim])
+    local[cut.dim] *= len(cut.blocks[0])
+    return Collective(action, step.axis, num_elements(local), strided)

@@ -52,13 +52,16 @@ class Options:
 
 
 class Search:
-    """Solves one planning problem. `allowed`: Megatron's strategies per node, None where the model has no such plan."""
+    """Solves one planning problem.
+
+    `capacity_bytes`: what every site has. `allowed`: Megatron's strategies per node, None where the model has no such plan.
+    """
 
     def __init__(
         self,
         planning: PlanningProblem,
         options: Options,
-        capacity_bytes: float,
+        capacity_bytes: Sequence[float],
         allowed: Sequence[Sequence[int]] | None,
     ) -> None:
         self._planning, self._options, self._allowed = planning, options, allowed
@@ -69,26 +72,32 @@ class Search:
             )
 
     @property
-    def limit_bytes(self) -> float:
-        """What a plan should fit in: the user's limit, else what the device has."""
-        return self._capacity if self._options.memory_bytes is None else self._options.memory_bytes
+    def limit_bytes(self) -> list[float]:
+        """What a plan should fit in, for every site: the user's limit, else what the device has."""
+        if self._options.memory_bytes is None:
+            return list(self._capacity)
+        return [self._options.memory_bytes] * len(self._capacity)
+
+    def fits(self, solution: Solution) -> bool:
+        """Whether a solution keeps the limit of every site."""
+        return _fits(solution, self.limit_bytes)
 
     def find(self) -> Solution:
         """The solution asked for. Raises InfeasibleError where the user's limit cannot be kept; warns about the device's."""
         if self._options.memory_bytes is not None:
-            return self._within(self._options.memory_bytes)
+            return self._within(self.limit_bytes)
         try:
-            return self._within(self._capacity)
+            return self._within(self.limit_bytes)
         except InfeasibleError as error:
-            found = self._within(math.inf)
+            found = self._within([math.inf] * len(self._capacity))
             warnings.warn(f"the plan does not fit the device: {error}")
             return found
 
-    def _within(self, limit: float) -> Solution:
+    def _within(self, limit: Sequence[float]) -> Solution:
         if self._options.strategy != "greedy":
             # Without a binding limit the program is smaller and its relaxation integral: try that first.
             free = self._run(with_limit(self._planning, math.inf).problem)
-            if max(free.memory_bytes) <= limit:
+            if _fits(free, limit):
                 return free
             if self._options.strategy == "replicated" or self._options.objective == "memory":
                 raise InfeasibleError(self._excess(free, limit))
@@ -115,12 +124,13 @@ class Search:
         """The first strategy of every node splits nothing."""
         return [0] * len(self._planning.strategies)
 
-    def _excess(self, solution: Solution, limit: float) -> str:
-        held = max(solution.memory_bytes)
-        name = self._planning.problem.device_names[0]
+    def _excess(self, solution: Solution, limit: Sequence[float]) -> str:
+        names = self._planning.problem.device_names
+        worst = max(range(len(names)), key=lambda i: solution.memory_bytes[i] - limit[i])
+        held, room = solution.memory_bytes[worst], limit[worst]
         return (
-            f"{name} has {limit:.4g} bytes, {held - limit:.4g} bytes too few: this plan needs {held:.4g} bytes per device. "
-            "Use more devices, a smaller batch, or another --strategy"
+            f"{names[worst]} has {room:.4g} bytes, {held - room:.4g} bytes too few: this plan needs {held:.4g} bytes "
+            "there. Use more devices, a smaller batch, or another --strategy"
         )
 
     def baselines(self, solution: Solution) -> Mapping[str, Any]:
@@ -136,5 +146,9 @@ class Search:
     def _row(self, solution: Solution | None) -> dict[str, Any] | None:
         if solution is None:
             return None
-        held = max(solution.memory_bytes)
-        return {"step_s": solution.cost_s, "memory_bytes": held, "fits": held <= self.limit_bytes}
+        fits = _fits(solution, self.limit_bytes)
+        return {"step_s": solution.cost_s, "memory_bytes": max(solution.memory_bytes), "fits": fits}
+
+
+def _fits(solution: Solution, limit: Sequence[float]) -> bool:
+    return all(held <= room for held, room in zip(solution.memory_bytes, limit, strict=True))

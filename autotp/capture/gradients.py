@@ -35,3 +35,13 @@ def nodes_with_gradient(graph: fx.Graph, roots: Iterable[fx.Node]) -> set[fx.Nod
             if gives_gradient(node.target, node.meta.get("val"), inputs_have):
                 found.add(node)
     return found
+
+
+def nodes_trained(graph: fx.Graph, roots: Iterable[fx.Node]) -> set[fx.Node]:
+    """Those of them that a gradient also reaches from the output: not what is only compared, sorted or counted."""
+    candidates = nodes_with_gradient(graph, roots)
+    found: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.op == "output" or node in found:
+            found.update(source for source in node.all_input_nodes if source in candidates)
+    return found

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from autotp.capture.gradients import nodes_with_gradient, tensors_in
+from autotp.capture.gradients import nodes_trained, tensors_in
 from autotp.capture.plain import Weights, describe, module_path
 from autotp.errors import CaptureError
 from autotp.graph import Graph, Node, Operand, TensorSpec, Value
@@ -19,7 +19,7 @@ RUNNING_STATISTICS = {"batch_norm": "training", "instance_norm": "use_input_stat
 
 def planning_graph(graph: fx.Graph, weights: Weights, roots: Iterable[fx.Node]) -> Graph:
     """The planning graph of a plain FX graph; `roots` are the parameters that gradients flow back to."""
-    gradient = nodes_with_gradient(graph, roots)
+    gradient = nodes_trained(graph, roots)
     values: dict[fx.Node, Value | tuple[Value, ...]] = {}
     nodes: dict[str, Node] = {}
     for node in graph.nodes:
@@ -42,14 +42,16 @@ def _node(
     if node.op == "output":
         returned = tuple(_one(values[tensor]) for tensor in node.args[0])  # type: ignore[union-attr, index]
         return Node(node.name, "output", inputs=returned)
-    outputs = tuple(_spec(tensor, node, node in gradient) for tensor in tensors_in(node.meta.get("val")))
+    value = node.meta.get("val")
+    trained = {user.args[1] for user in node.users if user in gradient} if isinstance(value, (list, tuple)) else {0}
+    tensors = enumerate(tensors_in(value))
+    outputs = tuple(_spec(tensor, node, node in gradient and index in trained) for index, tensor in tensors)
     if node.op == "placeholder":
         return Node(node.name, "input", outputs=outputs)
     if node.op == "get_attr":
         target = str(node.target)
         kind = "parameter" if target in weights.parameters else "buffer"
         return Node(node.name, kind, outputs=outputs, module=target.rpartition(".")[0], target=target)
-    value = node.meta.get("val")
     if not isinstance(node.target, torch._ops.OpOverload) or (
         not isinstance(value, Tensor) and len(outputs) != len(value if isinstance(value, (list, tuple)) else [value])
     ):

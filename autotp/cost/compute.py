@@ -1,4 +1,4 @@
-"""Seconds of an operator on the rank with the most work: the larger of arithmetic and memory traffic, plus launch.
+"""Seconds of an operator on a rank: the larger of arithmetic and memory traffic, plus launch.
 
 The roofline model (Williams et al. 2009) on the shards of one strategy, forward and backward. Every rate is a field of
 the device's profile; what an operator reads, writes and keeps is in `families` and `memory`.
@@ -19,7 +19,7 @@ from autotp.cost.families import (
     is_identity,
     named_operands,
 )
-from autotp.cost.local import local_bytes, local_extents
+from autotp.cost.local import Coordinates, local_bytes, local_extents
 from autotp.cost.memory import bytes_of, num_states, saved_bytes_extra, saved_operands
 from autotp.graph import FLOATS, Node, TensorSpec
 from autotp.hardware.cluster import ClusterProfile
@@ -44,17 +44,18 @@ def operator_time_s(
     mode: str,
     mesh: Mesh,
     cluster: ClusterProfile | None = None,
+    at: Coordinates = None,
 ) -> tuple[float, float]:
     """(forward, backward) seconds of a node under a strategy; backward is 0 in mode `infer` and without a gradient.
 
-    With a cluster, communication inside the local operator is part of it. Raises ProfileError where the device has no
-    rate for the dtype.
+    On the rank at these coordinates, or on the one with the most work. With a cluster, communication inside the local
+    operator is part of it. Raises ProfileError where the device has no rate for the dtype.
     """
-    sizes_in = [local_bytes(spec, placement) for spec, placement in zip(specs_in, strategy.operands, strict=True)]
-    sizes_out = [local_bytes(spec, placement) for spec, placement in zip(specs_out, strategy.results, strict=True)]
+    sizes_in = [local_bytes(spec, placement, at) for spec, placement in zip(specs_in, strategy.operands, strict=True)]
+    sizes_out = [local_bytes(spec, placement, at) for spec, placement in zip(specs_out, strategy.results, strict=True)]
     is_trained = mode == "train" and any(spec.has_gradient for spec in specs_out)
-    extra = saved_bytes_extra(node, strategy, specs_in) if is_trained else 0
-    flops_s = _arithmetic_s(node, rule, strategy, specs_out, device)
+    extra = saved_bytes_extra(node, strategy, specs_in, at) if is_trained else 0
+    flops_s = _arithmetic_s(node, rule, strategy, specs_out, device, at)
     forward_s = _forward_s(node, flops_s, sizes_in, sizes_out, extra, device)
     backward_s = 0.0
     if is_trained:
@@ -66,13 +67,18 @@ def operator_time_s(
 
 
 def _arithmetic_s(
-    node: Node, rule: OpRule, strategy: Strategy, specs_out: Sequence[TensorSpec], device: DeviceProfile
+    node: Node,
+    rule: OpRule,
+    strategy: Strategy,
+    specs_out: Sequence[TensorSpec],
+    device: DeviceProfile,
+    at: Coordinates,
 ) -> float:
     """Seconds that the forward's floating-point operations take by themselves."""
     scale, letters = rule.work
     if not scale or not specs_out or specs_out[0].dtype not in FLOATS:
         return 0.0
-    flops = scale * local_extents(rule, strategy, letters)
+    flops = scale * local_extents(rule, strategy, letters, at=at)
     if node.short_op not in ATTENTION:
         return flops / device.matmul_rate(specs_out[0].dtype)
     skipped = 0.5 if node.argument("is_causal", False) else 1.0  # blocks above the diagonal are not computed

@@ -1,41 +1,47 @@
-"""How much of a tensor, or of an operator's factor, the rank with the most holds."""
+"""How much of a tensor, or of an operator's factor, a rank holds: the one at some coordinates, or the one with the most."""
 
 from collections.abc import Iterable
 from functools import lru_cache
 
 from autotp.graph import TensorSpec
-from autotp.placement import Blocks, Placement, largest_shape, num_elements, shard
+from autotp.placement import Blocks, Placement, largest_shape, local_shape, num_elements, shard
 from autotp.rules.rule import OpRule
 from autotp.rules.strategy import Strategy
 
+Coordinates = tuple[int, ...] | None  # of a rank on the mesh; None for the rank that has most
+
 
 @lru_cache(maxsize=1 << 16)
-def local_numel(shape: tuple[int, ...], placement: Placement) -> int:
-    """Elements of the largest shard."""
-    return num_elements(largest_shape(shape, placement))
+def local_numel(shape: tuple[int, ...], placement: Placement, at: Coordinates = None) -> int:
+    """Elements of the shard at these coordinates, or of the largest."""
+    return num_elements(largest_shape(shape, placement) if at is None else local_shape(shape, placement, at))
 
 
-def local_bytes(spec: TensorSpec, placement: Placement) -> int:
-    """Bytes of the largest shard."""
-    return local_numel(spec.shape, placement) * spec.item_bytes
+def local_bytes(spec: TensorSpec, placement: Placement, at: Coordinates = None) -> int:
+    """Bytes of the shard at these coordinates, or of the largest."""
+    return local_numel(spec.shape, placement, at) * spec.item_bytes
 
 
 @lru_cache(maxsize=1 << 14)
-def _largest_extent(extent: int, cuts: tuple[Blocks, ...]) -> int:
-    return largest_shape((extent,), tuple(shard(0, blocks) for blocks in cuts))[0]
+def _extent(extent: int, cuts: tuple[Blocks, ...], at: Coordinates) -> int:
+    return local_numel((extent,), tuple(shard(0, blocks) for blocks in cuts), at)
 
 
-def local_extents(rule: OpRule, strategy: Strategy, letters: Iterable[str], skip_axis: int | None = None) -> int:
-    """Product of the extents of these letters on the rank with the most; cuts of axis `skip_axis` do not count.
+def local_extents(
+    rule: OpRule, strategy: Strategy, letters: Iterable[str], skip_axis: int | None = None, at: Coordinates = None
+) -> int:
+    """Product of the extents of these letters on a rank; cuts of axis `skip_axis` do not count.
 
     Letters are cut by axes independently, so the largest of each is on one rank.
     """
     result = 1
     for letter in letters:
-        cuts = tuple(
-            choice.cut[letter]
+        axes = [
+            axis
             for axis, choice in enumerate(strategy.choices)
             if axis != skip_axis and choice.cut and letter in choice.cut
-        )
-        result *= _largest_extent(rule.extents[letter], cuts) if cuts else rule.extents[letter]
+        ]
+        cuts = tuple((strategy.choices[axis].cut or {})[letter] for axis in axes)
+        here = None if at is None else tuple(at[axis] for axis in axes)
+        result *= _extent(rule.extents[letter], cuts, here) if cuts else rule.extents[letter]
     return result

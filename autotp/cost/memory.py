@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from autotp.cost.families import FACTORS, FREE, FREE_FORWARD, KEPT, is_identity, named_operands
-from autotp.cost.local import local_bytes, local_numel
+from autotp.cost.local import Coordinates, local_bytes, local_numel
 from autotp.errors import AutoTPError
 from autotp.graph import FLOATS, ITEM_BYTES, Node, TensorSpec
 from autotp.placement import num_elements
@@ -83,40 +83,44 @@ def saved_operands(node: Node, specs: Sequence[TensorSpec]) -> tuple[frozenset[i
     return frozenset(operands), frozenset(i for i, spec in enumerate(node.outputs) if spec.dtype in FLOATS)
 
 
-def saved_bytes_extra(node: Node, strategy: Strategy, specs: Sequence[TensorSpec]) -> int:
-    """Bytes kept for backward that are no tensor of the graph, on the rank with the most: masks and statistics."""
+def saved_bytes_extra(node: Node, strategy: Strategy, specs: Sequence[TensorSpec], at: Coordinates = None) -> int:
+    """Bytes kept for backward that are no tensor of the graph: masks and statistics.
+
+    On the rank at these coordinates, or on the one with the most.
+    """
     op = node.short_op
     if is_identity(node) or not any(spec.has_gradient for spec in node.outputs):
         return 0
     result = node.outputs[0]
     if op == "dropout":  # one byte of mask per element
-        return local_numel(result.shape, strategy.results[0])
+        return local_numel(result.shape, strategy.results[0], at)
     if op == "scaled_dot_product_attention":  # a log-sum-exp per query: the result without its last dim
-        return local_numel(result.shape, strategy.results[0]) // max(1, result.shape[-1]) * _STATISTIC_BYTES
+        return local_numel(result.shape, strategy.results[0], at) // max(1, result.shape[-1]) * _STATISTIC_BYTES
     if op in ("layer_norm", "rms_norm"):  # mean (not of rms_norm) and deviation per row
         width = num_elements(node.argument("normalized_shape"))
-        rows = local_numel(result.shape, strategy.results[0]) // max(1, width)
+        rows = local_numel(result.shape, strategy.results[0], at) // max(1, width)
         return rows * _STATISTIC_BYTES * (1 if op == "rms_norm" else 2)
     if op == "cross_entropy_loss":  # the logarithm of the softmax
-        return local_bytes(specs[0], strategy.operands[0])
+        return local_bytes(specs[0], strategy.operands[0], at)
     if op in ("max_pool1d", "max_pool2d", "max_pool3d"):  # positions of the maxima
-        return local_numel(result.shape, strategy.results[0]) * ITEM_BYTES["int64"]
+        return local_numel(result.shape, strategy.results[0], at) * ITEM_BYTES["int64"]
     return 0
 
 
-def work_bytes(node: Node, strategy: Strategy, specs: Sequence[TensorSpec], mode: str) -> int:
-    """Bytes held while a node runs, on the rank with the most: operands, results, and in training results' gradients.
+def work_bytes(node: Node, strategy: Strategy, specs: Sequence[TensorSpec], mode: str, at: Coordinates = None) -> int:
+    """Bytes held while a node runs: operands, results, and in training results' gradients.
 
-    Parameters among the operands are held for the whole step and counted there; views hold nothing.
+    On the rank at these coordinates, or on the one with the most. Parameters among the operands are held for
+    the whole step and counted there; views hold nothing.
     """
     if node.short_op in FREE or node.short_op in FREE_FORWARD or is_identity(node):
         return 0
     resident = named_operands(node, _RESIDENT)
     total = sum(
-        local_bytes(spec, placement)
+        local_bytes(spec, placement, at)
         for i, (spec, placement) in enumerate(zip(specs, strategy.operands, strict=True))
         if i not in resident
     )
     for spec, placement in zip(node.outputs, strategy.results, strict=True):
-        total += local_bytes(spec, placement) * (2 if mode == "train" and spec.has_gradient else 1)
+        total += local_bytes(spec, placement, at) * (2 if mode == "train" and spec.has_gradient else 1)
     return total

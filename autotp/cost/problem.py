@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autotp.cost.compute import operator_time_s, optimizer_time_s
-from autotp.cost.device import slowest_device
+from autotp.cost.device import Site, sites_of
+from autotp.cost.local import local_bytes, local_numel
 from autotp.cost.memory import parameter_bytes, saved_bytes_extra, saved_operands, work_bytes
 from autotp.cost.moves import MovePrices, StepPrice
 from autotp.graph import Graph, Node, TensorSpec, Value
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
-from autotp.placement import B, Placement, R, State, largest_shape, num_elements
+from autotp.placement import B, Placement, R, State
 from autotp.redistribute import TABLE, Step
 from autotp.rules.dims import DimAnalysis, Key
-from autotp.rules.enumerate import Enumerator, is_balanced
+from autotp.rules.enumerate import Enumerator, Shares, even_shares, is_balanced
 from autotp.rules.rule import OpRule
 from autotp.rules.strategy import Strategy
 from autotp.solver.problem import Consumer, Flow, NodeChoices, Problem
@@ -33,10 +34,14 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class StateGraph:
-    """The placements a value can have, and the steps between them with their prices."""
+    """The placements a value can have, and the steps between them with their prices.
+
+    Where some readers of a trained value need no gradient (a comparison), every placement is there twice: the second
+    one without a gradient, to which the value goes for nothing (a step of None) and after which no backward is paid.
+    """
 
     placements: tuple[Placement, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[Step | None, ...]
     prices: tuple[StepPrice, ...]
     source: "np.ndarray[tuple[int], np.dtype[np.int64]]"
     target: "np.ndarray[tuple[int], np.dtype[np.int64]]"
@@ -55,6 +60,8 @@ class PlanningProblem:
     keys: tuple[tuple[tuple[Key, ...], ...], ...]
     flow_of: Mapping[Value, int]
     state_graphs: tuple[StateGraph, ...]
+    sites: tuple[Site, ...]
+    shares: Shares
 
 
 class ProblemBuilder:
@@ -68,12 +75,14 @@ class ProblemBuilder:
         mesh: Mesh,
         cluster: ClusterProfile,
         training: Training,
+        shares: Shares | None = None,
     ) -> None:
         self._graph, self._rules, self._classes = graph, rules, classes
         self._mesh, self._cluster, self._training = mesh, cluster, training
-        self._device, self._moves = slowest_device(cluster, mesh), MovePrices(cluster, mesh)
+        self._sites, self._moves = sites_of(cluster, mesh), MovePrices(cluster, mesh)
+        self._shares = shares or even_shares(mesh)
         self.analysis = DimAnalysis(graph, rules, classes)
-        self._enumerator = Enumerator(graph, rules, self.analysis, mesh)
+        self._enumerator = Enumerator(graph, rules, self.analysis, mesh, self._shares)
         self._state_graphs: dict[object, StateGraph] = {}
         self._written = graph.written()
         self._nodes = [node for node in graph if classes[node.name] == node.name]
@@ -82,8 +91,8 @@ class ProblemBuilder:
         self._strategies = tuple(tuple(strategy for strategy, _ in pair) for pair in pairs)
         self._keys = tuple(tuple(key for _, key in pair) for pair in pairs)
 
-    def build(self, limit_bytes: float) -> PlanningProblem:
-        """The Problem with `limit_bytes` per device (inf for none)."""
+    def build(self) -> PlanningProblem:
+        """The Problem without limits of memory."""
         counts: dict[str, int] = {}
         for name in self._classes.values():
             counts[name] = counts.get(name, 0) + 1
@@ -97,30 +106,30 @@ class ProblemBuilder:
             flow, states = self._flow(value, consumers, count)
             flows.append(flow)
             graphs.append(states)
-        device = self._device
-        problem = Problem(
-            nodes, tuple(flows), np.array([limit_bytes]), np.array([float(device.process_bytes)]), (device.name,)
-        )
+        fixed = np.array([float(site.device.process_bytes) for site in self._sites])
+        device_names = tuple(site.name for site in self._sites)
+        problem = Problem(nodes, tuple(flows), np.full(len(fixed), np.inf), fixed, device_names)
         names = tuple(node.name for node in self._nodes)
         return PlanningProblem(
-            problem, self._graph, self._classes, names, self._strategies, self._keys, flow_of, tuple(graphs)
-        )
+            problem, self._graph, self._classes, names, self._strategies, self._keys, flow_of, tuple(graphs),
+            self._sites, self._shares,
+        )  # fmt: skip
 
     # ------------------------------------------------------------ nodes
 
     def _choices(self, node: Node, strategies: Sequence[Strategy], count: int) -> NodeChoices:
-        rows = [self._price(node, strategy) for strategy in strategies]
-        cost, memory, work = (np.array(column, dtype=np.float64) for column in zip(*rows, strict=True))
+        """Seconds are those of the site that takes longest, bytes are each site's own."""
+        prices = np.array([[self._price(node, s, site) for site in self._sites] for s in strategies], dtype=np.float64)
         rank = np.arange(len(strategies))
-        return NodeChoices(node.name, cost, memory[:, None], work[:, None], rank, count)
+        return NodeChoices(node.name, prices[:, :, 0].max(axis=1), prices[:, :, 1], prices[:, :, 2], rank, count)
 
-    def _price(self, node: Node, strategy: Strategy) -> tuple[float, float, float]:
-        """(seconds, bytes held for the step, bytes held while it runs) on the rank that needs most."""
-        device, training = self._device, self._training
+    def _price(self, node: Node, strategy: Strategy, site: Site) -> tuple[float, float, float]:
+        """(seconds, bytes held for the step, bytes held while it runs) at one site."""
+        device, at, training = site.device, site.at, self._training
         specs = self._graph.input_specs(node)
         if node.kind in ("parameter", "buffer"):
             spec = node.outputs[0]
-            numel = num_elements(largest_shape(spec.shape, strategy.results[0]))
+            numel = local_numel(spec.shape, strategy.results[0], at)
             total = parameter_bytes(
                 numel, spec.dtype, trainable=spec.has_gradient, optimizer=training.optimizer, mode=training.mode,
                 state_dtype=training.state_dtype,
@@ -136,10 +145,11 @@ class ProblemBuilder:
             return 0.0, 0.0, 0.0
         rule = self._rules[node.name]
         forward_s, backward_s = operator_time_s(
-            node, rule, strategy, specs, node.outputs, device, training.mode, self._mesh, self._cluster
-        )
-        extra = saved_bytes_extra(node, strategy, specs) if training.mode == "train" else 0
-        return forward_s + backward_s, float(extra), float(work_bytes(node, strategy, specs, training.mode))
+            node, rule, strategy, specs, node.outputs, device, training.mode, self._mesh, self._cluster,
+            at,
+        )  # fmt: skip
+        extra = saved_bytes_extra(node, strategy, specs, at) if training.mode == "train" else 0
+        return forward_s + backward_s, float(extra), float(work_bytes(node, strategy, specs, training.mode, at))
 
     # ------------------------------------------------------------ values
 
@@ -162,20 +172,26 @@ class ProblemBuilder:
         wanted = [[s.operands[index] for s in self._strategies[self._index[name]]] for name, index in readers]
         ends = {*made, *itertools.chain.from_iterable(wanted)}
         states = self._arcs(spec, tuple(sorted(ends)), ()) if value in self._written else self._states(spec, ends)
-        index_of = {placement: index for index, placement in enumerate(states.placements)}
+        untrained = [index for index, (name, _) in enumerate(readers) if spec.has_gradient and not self._trains(name)]
+        if untrained:
+            states = self._twice(states, spec)
+        half = len(states.placements) // 2
+        # from the back, so that the first of two equal placements counts
+        index_of = {placement: index for index, placement in reversed(list(enumerate(states.placements)))}
         stored = [tuple(R if s == B else s for s in placement) for placement in states.placements]
         kinds = {placement: index for index, placement in enumerate(dict.fromkeys(stored))}
-        size = [float(spec.item_bytes * num_elements(largest_shape(spec.shape, placement))) for placement in kinds]
+        size = [[float(local_bytes(spec, placement, site.at)) for site in self._sites] for placement in kinds]
         is_training = self._training.mode == "train"
         consumers = []
-        for (name, index), wants in zip(readers, wanted, strict=True):
+        for position, ((name, index), wants) in enumerate(zip(readers, wanted, strict=True)):
             reader = self._graph[name]
+            layer = half if position in untrained else 0
             saves = (
                 is_training
                 and reader.kind == "op"
                 and index in saved_operands(reader, self._graph.input_specs(reader))[0]
             )
-            consumers.append(Consumer(self._index[name], np.array([index_of[w] for w in wants]), saves))
+            consumers.append(Consumer(self._index[name], np.array([layer + index_of[w] for w in wants]), saves))
         makes = np.array([index_of[placement] for placement in made])
         keeps_own = node.kind in ("parameter", "buffer") or (
             is_training and node.kind == "op" and value.index in saved_operands(node, self._graph.input_specs(node))[1]
@@ -184,7 +200,7 @@ class ProblemBuilder:
             consumers.append(Consumer(producer, makes, True))
         flow = Flow(
             str(value), producer, makes, len(states.placements), states.source, states.target, states.cost_s,
-            tuple(consumers), np.array([kinds[placement] for placement in stored]), np.array(size)[:, None], count,
+            tuple(consumers), np.array([kinds[placement] for placement in stored]), np.array(size), count,
         )  # fmt: skip
         return flow, states
 
@@ -223,7 +239,29 @@ class ProblemBuilder:
         cost_s = np.array([price.forward_s + price.backward_s for price in prices], dtype=np.float64)
         return StateGraph(tuple(placements), tuple(steps), tuple(prices), pairs[:, 0], pairs[:, 1], cost_s)
 
+    def _trains(self, name: str) -> bool:
+        """Whether a reader's gradient needs that of its operands."""
+        node = self._graph[name]
+        return node.kind == "output" or any(spec.has_gradient for spec in node.outputs)
 
-def with_limit(planning: PlanningProblem, limit_bytes: float) -> PlanningProblem:
-    """The same problem under another memory limit, bytes per device."""
-    return replace(planning, problem=replace(planning.problem, limit_bytes=np.array([limit_bytes])))
+    def _twice(self, states: StateGraph, spec: TensorSpec) -> StateGraph:
+        """The same states with and, behind them, without a gradient."""
+        size = len(states.placements)
+        steps = [step for step in states.steps if step is not None]
+        untrained = tuple(self._moves.of(step, replace(spec, has_gradient=False)) for step in steps)
+        free = (StepPrice("none", "none", 0.0, 0.0),) * size
+        prices = (*states.prices, *untrained, *free)
+        return StateGraph(
+            states.placements * 2,
+            (*steps, *steps, *(None,) * size),
+            prices,
+            np.concatenate([states.source, states.source + size, np.arange(size)]),
+            np.concatenate([states.target, states.target + size, np.arange(size) + size]),
+            np.array([price.forward_s + price.backward_s for price in prices], dtype=np.float64),
+        )
+
+
+def with_limit(planning: PlanningProblem, limit_bytes: Sequence[float] | float) -> PlanningProblem:
+    """The same problem under other memory limits: bytes of every site, or the same for all."""
+    limits = np.broadcast_to(np.asarray(limit_bytes, dtype=np.float64), planning.problem.limit_bytes.shape)
+    return replace(planning, problem=replace(planning.problem, limit_bytes=limits.copy()))

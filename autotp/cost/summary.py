@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from autotp.cost.compute import inner_time_s, operator_time_s, optimizer_time_s
-from autotp.cost.device import slowest_device
+from autotp.cost.local import Coordinates, local_numel
 from autotp.cost.memory import parameter_parts, saved_bytes_extra, work_bytes
 from autotp.cost.problem import PlanningProblem, Training
 from autotp.graph import Node
 from autotp.hardware.cluster import ClusterProfile
+from autotp.hardware.profile import DeviceProfile
 from autotp.mesh import Mesh
-from autotp.placement import B, R, local_shape, num_elements
+from autotp.placement import B, R
 from autotp.rules.rule import OpRule
 from autotp.rules.strategy import Strategy
 from autotp.solver.problem import Solution
@@ -30,7 +31,7 @@ class Summary:
     ) -> None:
         self._planning, self._solution, self._rules = planning, solution, rules
         self._mesh, self._cluster, self._training = mesh, cluster, training
-        self._device = slowest_device(cluster, mesh)
+        self._graph = planning.graph
 
     def _chosen(self) -> Iterator[tuple[Node, Strategy, int]]:
         """(representative node, its strategy, occurrences)."""
@@ -40,30 +41,38 @@ class Summary:
         ):
             yield planning.graph[choices.name], strategies[index], choices.count
 
+    def _compute(self, node: Node, strategy: Strategy, device: DeviceProfile, at: Coordinates) -> tuple[float, ...]:
+        """Seconds of one run at a site without communication: forward, backward, optimizer."""
+        training, specs = self._training, self._graph.input_specs(node)
+        if node.kind == "op":
+            rule, mode = self._rules[node.name], training.mode
+            forward_s, backward_s = operator_time_s(
+                node, rule, strategy, specs, node.outputs, device, mode, self._mesh, at=at
+            )
+            return forward_s, backward_s, 0.0
+        if node.kind == "parameter" and training.mode == "train" and node.outputs[0].has_gradient:
+            numel, dtype = local_numel(node.outputs[0].shape, strategy.results[0], at), node.outputs[0].dtype
+            return 0.0, 0.0, optimizer_time_s(
+                numel, dtype, training.optimizer, device, state_dtype=training.state_dtype
+            )  # fmt: skip
+        return 0.0, 0.0, 0.0
+
+    def _slowest(self, node: Node, strategy: Strategy) -> tuple[float, ...]:
+        """What `_compute` gives at the site that takes longest, which is the one the others wait for."""
+        return max((self._compute(node, strategy, site.device, site.at) for site in self._planning.sites), key=sum)
+
     def predicted(self) -> dict[str, Any]:
         """Step time and memory, whole and by part. Nothing overlaps: the runtime waits for every collective."""
         parts = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
         by_op: dict[str, float] = {}
         inner_s = 0.0
         for node, strategy, count in self._chosen():
-            specs = self._planning.graph.input_specs(node)
+            seconds = self._slowest(node, strategy)
+            for name, one in zip(parts, seconds, strict=True):
+                parts[name] += count * one
             if node.kind == "op":
-                rule = self._rules[node.name]
-                forward_s, backward_s = operator_time_s(
-                    node, rule, strategy, specs, node.outputs, self._device, self._training.mode, self._mesh
-                )
-                parts["forward"] += count * forward_s
-                parts["backward"] += count * backward_s
-                by_op[node.short_op] = by_op.get(node.short_op, 0.0) + count * (forward_s + backward_s)
-                inner_s += count * sum(
-                    inner_time_s(node, rule, strategy, self._device, self._training.mode, self._mesh, self._cluster)
-                )
-            elif node.kind == "parameter" and self._training.mode == "train" and node.outputs[0].has_gradient:
-                numel = max(self._local_numel(node, strategy, rank) for rank in range(self._mesh.num_ranks))
-                dtype = node.outputs[0].dtype
-                parts["optimizer"] += count * optimizer_time_s(
-                    numel, dtype, self._training.optimizer, self._device, state_dtype=self._training.state_dtype
-                )
+                by_op[node.short_op] = by_op.get(node.short_op, 0.0) + count * sum(seconds)
+                inner_s += count * sum(self._inner(node, strategy))
         moves_s = self._moves_by_kind()
         communication_s = sum(moves_s.values()) + inner_s
         compute_s = sum(parts.values())
@@ -82,15 +91,34 @@ class Summary:
 
     def operator_times(self) -> dict[str, tuple[float, float]]:
         """(forward, backward) seconds of one run of every representative operator, communication inside it included."""
-        graph, mode = self._planning.graph, self._training.mode
+        found = {}
+        for node, strategy, _ in self._chosen():
+            if node.kind == "op":
+                forward_s, backward_s, _ = self._slowest(node, strategy)
+                inner = self._inner(node, strategy)
+                found[node.name] = (forward_s + inner[0], backward_s + inner[1])
+        return found
+
+    def _inner(self, node: Node, strategy: Strategy) -> tuple[float, float]:
+        """Seconds of the communication inside a node's local operator."""
+        rule, mode = self._rules[node.name], self._training.mode
+        found = [
+            inner_time_s(node, rule, strategy, site.device, mode, self._mesh, self._cluster)
+            for site in self._planning.sites
+        ]
+        return max(found, key=sum)
+
+    def balance(self, step_s: float) -> dict[str, list[float]]:
+        """Per rank: seconds it computes, and the shares of a step of `step_s` seconds in which it does and does not."""
+        compute_s = []
+        for rank in range(self._mesh.num_ranks):
+            device, at = self._cluster.device(rank), self._mesh.coordinates(rank)
+            compute_s.append(sum(n * sum(self._compute(node, s, device, at)) for node, s, n in self._chosen()))
         return {
-            node.name: operator_time_s(
-                node, self._rules[node.name], strategy, graph.input_specs(node), node.outputs, self._device, mode,
-                self._mesh, self._cluster,
-            )
-            for node, strategy, _ in self._chosen()
-            if node.kind == "op"
-        }  # fmt: skip
+            "compute_s": compute_s,
+            "busy_share": [seconds / step_s for seconds in compute_s],
+            "idle_share": [1 - seconds / step_s for seconds in compute_s],
+        }
 
     def _moves_by_kind(self) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -103,18 +131,15 @@ class Summary:
                         found[action] = found.get(action, 0.0) + flow.count * seconds
         return dict(sorted(found.items()))
 
-    def _local_numel(self, node: Node, strategy: Strategy, rank: int) -> int:
-        return num_elements(local_shape(node.outputs[0].shape, strategy.results[0], self._mesh.coordinates(rank)))
-
     def memory(self, rank: int) -> dict[str, int]:
         """Bytes on one rank by what they are for: the sum is the predicted peak."""
-        training = self._training
+        training, at = self._training, self._mesh.coordinates(rank)
         total = {"parameters": 0, "gradients": 0, "optimizer": 0, "activations": 0, "transient": 0}
         for node, strategy, count in self._chosen():
             specs = self._planning.graph.input_specs(node)
             if node.kind in ("parameter", "buffer"):
                 spec = node.outputs[0]
-                numel = self._local_numel(node, strategy, rank)
+                numel = local_numel(spec.shape, strategy.results[0], at)
                 parts = parameter_parts(
                     numel, spec.dtype, trainable=spec.has_gradient, optimizer=training.optimizer, mode=training.mode,
                     state_dtype=training.state_dtype,
@@ -123,10 +148,11 @@ class Summary:
                     total[name] += count * num_bytes
             elif node.kind == "op":
                 if training.mode == "train":
-                    total["activations"] += count * int(saved_bytes_extra(node, strategy, specs))
-                total["transient"] = max(total["transient"], int(work_bytes(node, strategy, specs, training.mode)))
+                    total["activations"] += count * int(saved_bytes_extra(node, strategy, specs, at))
+                work = int(work_bytes(node, strategy, specs, training.mode, at))
+                total["transient"] = max(total["transient"], work)
         total["activations"] += self._saved_bytes(rank)
-        total["process"] = int(self._device.process_bytes)
+        total["process"] = int(self._cluster.device(rank).process_bytes)
         return total
 
     def _saved_bytes(self, rank: int) -> int:
@@ -146,7 +172,7 @@ class Summary:
             for saved_class, state in kept.items():
                 if saved_class not in own:
                     placement = tuple(R if s == B else s for s in graph.placements[state])
-                    numel = num_elements(local_shape(spec.shape, placement, coordinates))
+                    numel = local_numel(spec.shape, placement, coordinates)
                     total += flow.count * spec.item_bytes * numel
         return total
 

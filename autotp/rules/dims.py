@@ -4,11 +4,11 @@ Only proposes candidates. Whether an operator can run under a cut is decided by 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autotp.graph import Graph, Node, Value
-from autotp.placement import Blocks, near_equal, nest
+from autotp.placement import Blocks, apportion, nest
 from autotp.rules.rule import OpRule
 from autotp.rules.terms import Terms
 
@@ -26,19 +26,22 @@ class Candidate:
     layout: Layout
     key: Key
 
-    def blocks(self, num_ranks: int) -> Blocks | None:
-        """Near-equal sizes in whole granules; None where a block has fewer granules than there are ranks."""
-        if any(length // granule < num_ranks for length, granule in self.layout):
-            return None
-        return tuple(tuple(n * g for n in near_equal(length // g, num_ranks)) for length, g in self.layout)
+    def blocks(self, shares: Sequence[int]) -> Blocks | None:
+        """Sizes by the ranks' shares, in whole granules; None where most ranks would get nothing.
 
-    def nested(self, outer: Blocks, num_ranks: int) -> Blocks | None:
+        With fewer granules than ranks some get nothing, and run on empty shards.
+        """
+        blocks = tuple(tuple(n * g for n in apportion(length // g, shares)) for length, g in self.layout)
+        num_busy = sum(any(sizes) for sizes in zip(*blocks, strict=True))
+        return blocks if num_busy > 1 and 2 * num_busy >= len(shares) else None
+
+    def nested(self, outer: Blocks, shares: Sequence[int]) -> Blocks | None:
         """The same cut inside every shard of `outer` (blocks of the same layout on another axis); None where too small."""
         blocks: list[tuple[int, ...]] = []
         for block, (_, granule) in zip(outer, self.layout, strict=True):
-            if min(block) // granule < num_ranks:
+            if min(block) // granule < len(shares):
                 return None
-            blocks += nest((1,) * num_ranks, (block,), granule)
+            blocks += nest(shares, (block,), granule)
         return tuple(blocks)
 
 

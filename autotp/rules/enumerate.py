@@ -25,11 +25,28 @@ class Option:
     outer: "tuple[int, tuple[State, ...], tuple[State, ...]] | None" = None  # (axis, operands, results)
 
 
-class Enumerator:
-    """Strategies of the nodes of a graph; equal questions are answered once."""
+# Per mesh axis one or more divisions: of each the share of every rank, as whole numbers.
+Shares = tuple[tuple[tuple[int, ...], ...], ...]
 
-    def __init__(self, graph: Graph, rules: Mapping[str, OpRule], analysis: DimAnalysis, mesh: Mesh) -> None:
+
+def even_shares(mesh: Mesh) -> Shares:
+    """Every rank of an axis gets the same, as nearly as granules allow."""
+    return tuple(((1,) * size,) for size in mesh.sizes)
+
+
+class Enumerator:
+    """Strategies of the nodes of a graph, under every division of every axis."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        rules: Mapping[str, OpRule],
+        analysis: DimAnalysis,
+        mesh: Mesh,
+        shares: Shares | None = None,
+    ) -> None:
         self._graph, self._rules, self._analysis, self._mesh = graph, rules, analysis, mesh
+        self._shares = shares or even_shares(mesh)
         self._written = graph.written()
 
     def strategies(self, node: Node) -> tuple[tuple[Strategy, tuple[Key, ...]], ...]:
@@ -61,7 +78,8 @@ class Enumerator:
         plain = self._unsplit(node, operand_specs) + [
             option
             for value, index, dim, c in self._places(node)
-            for option in self._cut(node, value, index, dim, c, c.blocks(num_ranks))
+            for shares in self._shares[axis]
+            for option in self._cut(node, value, index, dim, c, c.blocks(shares))
         ]
         nested = [
             option for later in range(axis + 1, len(self._mesh.axes)) for option in self._nested(node, axis, later)
@@ -122,8 +140,8 @@ class Enumerator:
             return []
         options = []
         for value, index, dim, candidate in self._places(node):
-            outer_blocks = candidate.blocks(sizes[later])
-            inner_blocks = candidate.nested(outer_blocks, sizes[axis]) if outer_blocks else None
+            outer_blocks = candidate.blocks(self._shares[later][0])
+            inner_blocks = candidate.nested(outer_blocks, self._shares[axis][0]) if outer_blocks else None
             if outer_blocks is None or inner_blocks is None:
                 continue
             outer = self._cut(node, value, index, dim, candidate, outer_blocks)
@@ -135,9 +153,10 @@ class Enumerator:
 
     def _option(self, choice: Choice, operands: Sequence[State], results: Sequence[State], node: Node) -> Option:
         """Where no gradient flows, `B` is `R`."""
-        operand_specs = self._graph.input_specs(node)
+        is_trained = any(spec.has_gradient for spec in node.outputs)
         ins = tuple(
-            R if s == B and not spec.has_gradient else s for s, spec in zip(operands, operand_specs, strict=False)
+            R if s == B and not (is_trained and spec.has_gradient) else s
+            for s, spec in zip(operands, self._graph.input_specs(node), strict=False)
         )
         outs = tuple(
             R if s == B and not spec.has_gradient else s for s, spec in zip(results, node.outputs, strict=True)

@@ -1,0 +1,121 @@
+"""The collectives that a plan prices, as every rank should issue them: computed from placements, not by the runtime."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from autotp.graph import Graph
+from autotp.placement import Placement, local_shape
+from autotp.plans import Plan
+from autotp.redistribute import COLLECTIVES, Step, collective
+from autotp.rules.registry import rules_of
+from autotp.runtime.communicator import Call
+
+Phases = tuple[Counter, Counter]  # forward and backward
+
+
+class Sent(NamedTuple):
+    """`num_elements` as nccl-tests counts size: of all_gather what comes out, of the others what goes in."""
+
+    collective: str
+    axis: str
+    item_bytes: int
+    num_elements: int
+
+
+def issued(trace: Sequence[Call], sizes: dict[str, int]) -> Counter:
+    """What a communicator wrote down, as `Sent`."""
+    return Counter(
+        Sent(
+            call.collective,
+            call.axis,
+            getattr(torch, call.dtype.removeprefix("torch.")).itemsize,
+            math.prod(call.shape) * (sizes[call.axis] if call.collective == "all_gather" else 1),
+        )
+        for call in trace
+    )
+
+
+def planned(graph: Graph, plan: Plan, rank: int) -> Phases:
+    """What the moves of a plan, and the communication that rules say is inside operators, make one rank issue."""
+    phases: Phases = (Counter(), Counter())
+    for value, moves in plan.moves.items():
+        spec = graph.spec(value)
+        for move in moves:
+            for phase, action in zip(phases, (move.forward, move.backward), strict=True):
+                if action in COLLECTIVES:
+                    numel = _elements(plan, action, move.step, spec.shape, rank, is_forward=phase is phases[0])
+                    phase[Sent(action, plan.mesh.names[move.step.axis], spec.item_bytes, numel)] += 1
+    rules = rules_of(graph)
+    for node in graph:
+        if node.kind == "op":
+            for phase, sent in _inside(plan, node, rules[node.name], rank):
+                phases[phase == "backward"][sent] += 1
+    return phases
+
+
+def _elements(plan: Plan, action: str, step: Step, shape: Sequence[int], rank: int, is_forward: bool) -> int:
+    """Gathers and reduce-scatters of unequal shards are padded to the largest of the group."""
+    source, target = (step.source, step.target) if is_forward else (step.target, step.source)
+    here = plan.mesh.coordinates(rank)
+    if action in ("all_reduce", "all_to_all"):
+        return math.prod(local_shape(shape, source, here))
+    cut: Placement = source if source[step.axis].kind == "S" else target
+    size = plan.mesh.sizes[step.axis]
+    group = [(*here[: step.axis], k, *here[step.axis + 1 :]) for k in range(size)]
+    return size * max(math.prod(local_shape(shape, cut, coordinates)) for coordinates in group)
+
+
+def _inside(plan, node, rule, rank):
+    """(phase, Sent) of every collective of a node's local operator; several letters of one axis talk once."""
+    here = plan.mesh.coordinates(rank)
+    strategy = plan.strategies[node.name]
+    is_trained = plan.mode == "train" and any(spec.has_gradient for spec in node.outputs)
+    for axis, choice in enumerate(strategy.choices):
+        for inners in {rule.inner[letter] for letter in choice.cut or () if letter in rule.inner}:
+            for inner in inners:
+                if inner.phase == "forward" or is_trained:
+                    numel = math.prod(_held(rule, strategy, here, letter, axis) for letter in inner.dims)
+                    yield inner.phase, Sent(inner.kind, plan.mesh.names[axis], inner.item_bytes, numel)
+
+
+def _held(rule, strategy, here, letter, without):
+    """Elements of a letter that a rank has, cuts of one axis left out."""
+    found = set(range(rule.extents[letter]))
+    for axis, choice in enumerate(strategy.choices):
+        if axis != without and choice.cut and letter in choice.cut:
+            start, mine = 0, set()
+            for block in choice.cut[letter]:
+                begin = start + sum(block[: here[axis]])
+                mine |= set(range(begin, begin + block[here[axis]]))
+                start += sum(block)
+            found &= mine
+    return len(found)
+
+
+def check_prices(graph: Graph, plan: Plan) -> None:
+    """Every collective has its price, nothing else that is free has one, and the sums are those of the summary."""
+    by_kind: dict[str, float] = {}
+    for value, moves in plan.moves.items():
+        for move in moves:
+            for is_forward in (True, False):
+                action, seconds = (move.forward, move.forward_s) if is_forward else (move.backward, move.backward_s)
+                assert (seconds > 0) == (action != "none"), (value, move)
+                if seconds:
+                    by_kind[action] = by_kind.get(action, 0.0) + seconds
+                if action in COLLECTIVES:
+                    moved = collective(action, graph.spec(value).shape, move.step)
+                    both = (True, False) if action == "all_to_all" else (is_forward,)
+                    most = max(
+                        _elements(plan, action, move.step, graph.spec(value).shape, rank, way)
+                        for rank in range(plan.mesh.num_ranks)
+                        for way in both
+                    )
+                    assert moved is not None and moved.num_elements == most, (value, move, moved, most)
+    stated = dict(plan.summary["predicted"]["communication_by_kind_s"])
+    stated.pop("inside_operators")
+    assert by_kind.keys() == stated.keys()
+    assert all(math.isclose(by_kind[kind], stated[kind], rel_tol=1e-9) for kind in by_kind)
