@@ -7,11 +7,12 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
+from autotp.report.units import rate, seconds, size
+
 from . import options as opt
 from .lazy import load
 from .output import Answer
 from .tables import plain_table
-from .units import rate, seconds, size
 
 
 def clusters(

@@ -12,10 +12,11 @@ from rich.text import Text
 from autotp.graph import FLOATS
 from autotp.plans import Plan
 from autotp.redistribute import COLLECTIVES
+from autotp.report import units
+from autotp.report.moves import moved_values
 
-from . import units
 from .layer_plan import layer_table
-from .moves import move_table, moved_values
+from .moves import move_table
 from .tables import plain_table
 
 NUM_ROWS, NUM_MOVES = 8, 16  # of operators and of redistributions; the rest is one row

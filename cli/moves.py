@@ -1,86 +1,14 @@
-"""Every redistribution of a plan as one row: what is moved, how, how many bytes and seconds."""
+"""Every redistribution of a plan as one row of a table."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
 from rich.table import Table
 
-from autotp.graph import TensorSpec, Value
-from autotp.placement import format_placement, largest_shape, num_elements
-from autotp.plans import Move, NodeFacts, Plan
-from autotp.redistribute import COLLECTIVES, collective
+from autotp.report.layers import fold_rows
+from autotp.report.moves import MovedValue
+from autotp.report.units import seconds, size
 
-from .layers import fold_rows
 from .tables import plain_table
-from .units import seconds, size
-from .words import describe_move, short_op
-
-
-@dataclass(frozen=True, slots=True)
-class MovedValue:
-    """One step of one value. `num_bytes`: of the buffer on the rank with the most, as collectives count their size."""
-
-    value: Value
-    module: str
-    what: str
-    axis: str
-    change: str
-    source: str
-    target: str
-    forward: str
-    backward: str
-    num_bytes: int
-    forward_s: float
-    backward_s: float
-
-    def to_json(self) -> dict[str, Any]:
-        names = ("module", "axis", "change", "source", "target", "forward", "backward", "num_bytes")
-        fields = {name: getattr(self, name) for name in (*names, "forward_s", "backward_s")}
-        return {"value": str(self.value), **fields}
-
-    @property
-    def is_collective(self) -> bool:
-        return self.forward in COLLECTIVES or self.backward in COLLECTIVES
-
-
-def moved_values(plan: Plan) -> Iterator[MovedValue]:
-    """All steps of all values, in the order of the plan."""
-    for value, moves in plan.moves.items():
-        node = plan.nodes[value.node]
-        spec = node.outputs[value.index]
-        for move in moves:
-            yield MovedValue(
-                value=value,
-                module=node.module,
-                what=_what(value, node, plan),
-                axis=plan.mesh.names[move.step.axis],
-                change=describe_move(move),
-                source=format_placement(move.step.source),
-                target=format_placement(move.step.target),
-                forward=move.forward,
-                backward=move.backward,
-                num_bytes=_num_bytes(move, spec),
-                forward_s=move.forward_s,
-                backward_s=move.backward_s,
-            )
-
-
-def _what(value: Value, node: NodeFacts, plan: Plan) -> str:
-    if node.kind in ("parameter", "buffer"):
-        return plan.parameters[value.node].names[0].rpartition(".")[2]
-    return short_op(node.op) if node.kind == "op" else f"input {value.node}"
-
-
-def _num_bytes(move: Move, spec: TensorSpec) -> int:
-    sent = [
-        found.num_elements
-        for action in (move.forward, move.backward)
-        if (found := collective(action, spec.shape, move.step)) is not None
-    ]
-    if not sent:
-        sent = [num_elements(largest_shape(spec.shape, end)) for end in (move.step.source, move.step.target)]
-    return max(sent) * spec.item_bytes
 
 
 def move_table(title: str, moves: Iterable[MovedValue], *, max_rows: int | None = None) -> Table:

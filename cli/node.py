@@ -11,12 +11,13 @@ from autotp.errors import PlanError
 from autotp.graph import Value
 from autotp.placement import Placement, format_placement, local_shape
 from autotp.plans import Plan
+from autotp.report.moves import MovedValue, moved_values
+from autotp.report.units import seconds
+from autotp.report.words import describe_placement, describe_strategy, join_shapes, join_sizes, short_op
 
-from .moves import MovedValue, move_table, moved_values
+from .moves import move_table
 from .output import Answer
 from .tables import plain_table
-from .units import seconds
-from .words import describe_placement, describe_strategy, join_shapes, join_sizes, short_op
 
 
 def node_answer(plan: Plan, name: str) -> Answer:

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from autotp.errors import AutoTPError
+from autotp.report.units import parse_bytes
 
 from . import options as opt
 from .describe import describe_plan, summary_json
 from .lazy import load
 from .output import Answer, progress
-from .units import parse_bytes
 
 
 def plan(

@@ -11,17 +11,18 @@ from autotp.errors import AutoTPError
 from autotp.placement import format_placement
 from autotp.plan_file import load as load_plan
 from autotp.plans import Plan
+from autotp.report.layers import fold_rows
+from autotp.report.moves import moved_values
+from autotp.report.units import seconds
+from autotp.report.words import describe_placement, join_shapes, join_sizes
 
 from . import options as opt
 from .describe import describe_plan, summary_json
-from .layers import fold_rows
 from .lazy import load
-from .moves import move_table, moved_values
+from .moves import move_table
 from .node import node_answer
 from .output import Answer, progress
 from .tables import plain_table
-from .units import seconds
-from .words import describe_placement, join_shapes, join_sizes
 
 
 def show(

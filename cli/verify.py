@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from autotp.errors import AutoTPError
+from autotp.report.units import size
 
 from . import options as opt
 from .lazy import load
 from .output import Answer, progress
-from .units import size
 
 DIFFERENT = 1
 

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "capture": {"errors", "mesh", "placement", "graph"},
     "runtime": BASE,
     "rewrite": BASE | {"rules", "runtime", "capture"},
-    "report": {"plans", "errors"},
+    "report": BASE | {"solver"},
     **dict.fromkeys(("assemble", "search", "planner", "api", "verification"), TOP),
 }
 NO_TORCH = (
@@ -45,6 +45,7 @@ NO_TORCH = (
 )
 # What the command line loads for help and wrong options; all else goes through cli/lazy.py.
 CLI_MAY_IMPORT = {"errors", "mesh", "placement", "graph", "redistribute", "rules.strategy", "plans", "plan_file"}
+CLI_MAY_IMPORT |= {f"report.{name}" for name in ("words", "units", "layers", "moves", "layer_rows")}
 
 
 def sources(folder: str) -> list[Path]:

@@ -1,16 +1,16 @@
 """What the command line reads and how it words things, without running a command."""
 
 import pytest
-from autotp.cli.layers import Folded, fold_rows
 from autotp.cli.options import parse_mesh, parse_settings
-from autotp.cli.units import count, parse_bytes, rate, seconds, share, size
-from autotp.cli.words import describe_choice, describe_move, describe_placement, join_shapes, short_op
 
 from autotp.errors import AutoTPError
 from autotp.mesh import Mesh
 from autotp.placement import B, P, R, shard
 from autotp.plans import Move
 from autotp.redistribute import Step
+from autotp.report.layers import Folded, fold_rows
+from autotp.report.units import count, parse_bytes, rate, seconds, share, size
+from autotp.report.words import describe_choice, describe_move, describe_placement, join_shapes, short_op
 from autotp.rules.strategy import Choice
 
 

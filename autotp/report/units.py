@@ -4,7 +4,7 @@ import re
 
 from autotp.errors import AutoTPError
 
-_BYTES = {"": 1, "b": 1} | {
+_BYTES: dict[str, int] = {"": 1, "b": 1} | {
     f"{letter}{middle}b": base**power
     for power, letter in enumerate("kmgt", start=1)
     for middle, base in (("", 1000), ("i", 1024))
