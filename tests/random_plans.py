@@ -29,6 +29,10 @@ def random_plan(captured, mesh: Mesh, seed: int = 0, split: float = 1.0, choose=
     return plan_of(captured, mesh, strategies, picks)
 
 
+def is_trained(node) -> bool:
+    return node.kind == "output" or any(spec.has_gradient for spec in node.outputs)
+
+
 def plan_of(captured, mesh: Mesh, strategies, picks=None) -> Plan:
     """A plan of these strategies, its moves made axis by axis (in random order where `picks` is given)."""
     graph = captured.graph
@@ -36,7 +40,9 @@ def plan_of(captured, mesh: Mesh, strategies, picks=None) -> Plan:
     for value, readers in graph.consumers().items():
         made = strategies[value.node].results[value.index]
         reached, tree = {made}, []
-        for node, index in readers:
+        # trained readers first: what is moved for others alone has no backward
+        for node, index in sorted(readers, key=lambda reader: not is_trained(reader[0])):
+            has_gradient = graph.spec(value).has_gradient and is_trained(node)
             wanted = strategies[node.name].operands[index]
             at = made
             axes = [axis for axis in range(len(mesh.axes)) if made[axis] != wanted[axis]]
@@ -44,7 +50,7 @@ def plan_of(captured, mesh: Mesh, strategies, picks=None) -> Plan:
                 target = (*at[:axis], wanted[axis], *at[axis + 1 :])
                 if target not in reached:
                     reached.add(target)
-                    does = actions(at[axis], wanted[axis], has_gradient=graph.spec(value).has_gradient)
+                    does = actions(at[axis], wanted[axis], has_gradient=has_gradient)
                     tree.append(Move(Step(axis, at, target), *does, 0.0, 0.0))
                 at = target
         if tree:

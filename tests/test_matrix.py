@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from traces import check_prices, issued, planned
+from traces import check_issued, check_prices, record
 
 from autotp.api import as_cluster
 from autotp.capture.export import capture
 from autotp.capture.model_file import load_model
 from autotp.cost.problem import Training
+from autotp.errors import AutoTPError
 from autotp.mesh import Mesh
 from autotp.plan_file import dumps, loads
 from autotp.planner import make_plan
@@ -35,40 +36,36 @@ def subject(name, mode):
     return captured, flat, reference_of(captured.module, lambda module: module(*flat), mode)
 
 
+@functools.cache
+def planned_for(name, mesh, mode="train", **options):
+    captured, _, _ = subject(name, mode)
+    return make_plan(captured, Mesh.parse(mesh), as_cluster("cpu"), Options(Training(mode), **options), {}).plan
+
+
 def cell(name, mesh, mode="train", **options):
-    """Plan and run one combination: the plan, the summary, and every rank's collectives forward and backward."""
+    """Plan and run one combination: the plan, the summary, and the number of collectives of all ranks."""
     captured, flat, reference = subject(name, mode)
-    made = make_plan(captured, Mesh.parse(mesh), as_cluster("cpu"), Options(Training(mode), **options), {}).plan
-    plan = loads(dumps(made))  # what runs is what was saved
+    plan = loads(dumps(planned_for(name, mesh, mode, **options)))  # what runs is what was saved
     check_prices(captured.graph, plan)
 
     def rank_main(rank, communicators):
         module = build_for_rank(captured, plan, rank, communicators)
-        trace = []
-        for communicator in communicators.values():
-            communicator.trace = trace
-        marks = []
+        trace, forward = record(communicators), []
 
         def run(m):
             found = m.graph_module(*flat)
-            marks.append(len(trace))
+            forward.extend(trace)
             return found
 
         report = verify_rank(module, run, reference)
-        return report, trace[: marks[0]], trace[marks[0] :]
+        check_issued(captured.graph, plan, rank, forward, trace[len(forward) :])
+        return report, [call[:3] for call in trace]
 
-    reports, forward, backward = zip(*run_ranks(plan.mesh, rank_main), strict=True)
+    reports, traces = zip(*run_ranks(plan.mesh, rank_main), strict=True)
     summary = summarise(reports, reference, captured.module)
     assert summary["ok"], summary["problems"]
-    for rank in range(plan.mesh.num_ranks):
-        sizes = dict(plan.mesh.axes)
-        expected = planned(captured.graph, plan, rank)
-        got = (issued(forward[rank], sizes), issued(backward[rank], sizes))
-        for phase, real, priced in zip(("forward", "backward"), got, expected, strict=True):
-            assert real == priced, (phase, rank, "not priced", real - priced, "not issued", priced - real)
-        calls = [[call[:3] for call in trace] for trace in (*forward, *backward)]
-        assert calls[rank] == calls[0] and calls[plan.mesh.num_ranks + rank] == calls[plan.mesh.num_ranks]
-    return plan, summary, sum(map(len, (*forward, *backward)))
+    assert all(trace == traces[0] for trace in traces), "ranks issue different collectives, or in another order"
+    return plan, summary, sum(map(len, traces))
 
 
 @pytest.mark.parametrize("mesh", MESHES)
@@ -83,3 +80,41 @@ def test_verify_plans_are_right_and_split_everything(name, mesh):
         if local == torch.Size(parameter.shape).numel() * getattr(torch, parameter.dtype).itemsize:
             assert local <= 0.05 * whole, f"{parameter.names} is replicated"
     assert num_calls
+
+
+@pytest.mark.parametrize(
+    "name, mesh", list(zip(MODELS, ("dp=2,tp=2", "tp=3", "tp=2", "tp=4", "tp=3", "dp=2,tp=2"), strict=True))
+)
+def test_the_quickest_plan_in_little_memory_is_right(name, mesh):
+    """Without a limit these models run quickest unsplit."""
+    most, least = (
+        max(planned_for(name, mesh, **options).summary["predicted"]["memory_bytes"])
+        for options in ({"strategy": "replicated"}, {"objective": "memory", "gap": 1.0})
+    )
+    plan, _, num_calls = cell(name, mesh, memory_bytes=least + 0.4 * (most - least), gap=0.2)
+    assert num_calls and least <= max(plan.summary["predicted"]["memory_bytes"]) < most
+
+
+@pytest.mark.parametrize("mesh", ("tp=3", "dp=2,tp=2"))
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("strategy", ("megatron", "greedy"))
+def test_plans_that_people_would_write_are_right(name, mesh, strategy):
+    if (name, strategy) == ("resnet", "megatron"):
+        with pytest.raises(AutoTPError, match="no Megatron plan"):
+            cell(name, mesh, strategy=strategy)
+    else:
+        cell(name, mesh, strategy=strategy, objective="memory")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_replicated_plan_says_nothing(name):
+    _, _, num_calls = cell(name, "tp=2", strategy="replicated")
+    assert num_calls == 0
+
+
+@pytest.mark.parametrize(
+    "name, mesh", list(zip(MODELS, ("tp=2", "tp=3", "dp=2,tp=2", "tp=4", "dp=2,tp=2", "tp=3"), strict=True))
+)
+def test_inference(name, mesh):
+    _, summary, num_calls = cell(name, mesh, "infer", objective="memory", gap=1.0)
+    assert num_calls and summary["max_relative_error"]["gradient"] == 0.0

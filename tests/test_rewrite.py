@@ -8,6 +8,7 @@ import torch
 from random_plans import plan_of, random_plan
 from torch import nn
 from torch.nn import functional as F
+from traces import check_issued, record
 
 from autotp.capture.build import build_fake
 from autotp.capture.export import capture
@@ -76,12 +77,21 @@ def column_row_plan(captured, mesh):
 
 
 def verified(captured, plan, flat, timeout_s=60):
-    """The summary of verifying a plan on simulated ranks."""
+    """The summary of verifying a plan on simulated ranks, which also issue the collectives of the plan and no others."""
     whole = reference_of(captured.module, lambda module: module(*flat), plan.mode)
 
     def rank_main(rank, communicators):
         module = build_for_rank(captured, plan, rank, communicators)
-        return verify_rank(module, lambda m: m.graph_module(*flat), whole)
+        trace, forward = record(communicators), []
+
+        def run(m):
+            found = m.graph_module(*flat)
+            forward.extend(trace)
+            return found
+
+        report = verify_rank(module, run, whole)
+        check_issued(captured.graph, plan, rank, forward, trace[len(forward) :])
+        return report
 
     return summarise(run_ranks(plan.mesh, rank_main, timeout_s=timeout_s), whole, captured.module)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from autotp.placement import Placement, local_shape
 from autotp.plans import Plan
 from autotp.redistribute import COLLECTIVES, Step, collective
 from autotp.rules.registry import rules_of
-from autotp.runtime.communicator import Call
+from autotp.runtime.communicator import Call, Communicator
 
 Phases = tuple[Counter, Counter]  # forward and backward
 
@@ -37,6 +37,24 @@ def issued(trace: Sequence[Call], sizes: dict[str, int]) -> Counter:
         )
         for call in trace
     )
+
+
+def record(communicators: Mapping[str, Communicator]) -> list[Call]:
+    """The list to which all collectives of a rank are written from now on, in order."""
+    trace: list[Call] = []
+    for communicator in communicators.values():
+        communicator.trace = trace
+    return trace
+
+
+def check_issued(graph: Graph, plan: Plan, rank: int, forward: Sequence[Call], backward: Sequence[Call]) -> None:
+    """Fails where a rank issued a collective that the plan does not price, or none that it prices."""
+    sizes = dict(plan.mesh.axes)
+    for name, trace, priced in zip(
+        ("forward", "backward"), (forward, backward), planned(graph, plan, rank), strict=True
+    ):
+        real = issued(trace, sizes)
+        assert real == priced, f"{name}, rank {rank}: not priced {real - priced}, not issued {priced - real}"
 
 
 def planned(graph: Graph, plan: Plan, rank: int) -> Phases:
