@@ -83,15 +83,16 @@ class Search:
         return _fits(solution, self.limit_bytes)
 
     def find(self) -> Solution:
-        """The solution asked for. Raises InfeasibleError where the user's limit cannot be kept; warns about the device's."""
+        """The solution asked for, within the limits. Raises InfeasibleError where none is."""
+        return self._within(self.limit_bytes)
+
+    def find_anyway(self, error: InfeasibleError) -> Solution:
+        """Where the user set no limit, and `error` says that the devices' cannot be kept: the best plan without any."""
         if self._options.memory_bytes is not None:
-            return self._within(self.limit_bytes)
-        try:
-            return self._within(self.limit_bytes)
-        except InfeasibleError as error:
-            found = self._within([math.inf] * len(self._capacity))
-            warnings.warn(f"the plan does not fit the device: {error}")
-            return found
+            raise error
+        found = self._within([math.inf] * len(self._capacity))
+        warnings.warn(f"the plan does not fit the device: {error}")
+        return found
 
     def _within(self, limit: Sequence[float]) -> Solution:
         if self._options.strategy != "greedy":
@@ -133,15 +134,16 @@ class Search:
             "there. Use more devices, a smaller batch, or another --strategy"
         )
 
-    def baselines(self, solution: Solution) -> Mapping[str, Any]:
+    def baselines(self, solution: Solution, single_device_s: float) -> Mapping[str, Any]:
         """Step times of plans people would write, under the same cost model; None where a model has no such plan."""
-        whole = fixed(self._planning.problem, self._whole())
+        replicated = self._row(fixed(self._planning.problem, self._whole()))
         megatron = solution if self._options.strategy == "megatron" else None
         if megatron is None and self._allowed is not None:
             problem = with_limit(self._planning, math.inf).problem
             megatron = solve_restricted(problem, self._allowed, objective="time", backend=self._options.solver)
-        # With whole inputs on every rank a replicated step does what one device does, and communicates nothing.
-        return {"single_device": self._row(whole), "replicated": self._row(whole), "megatron": self._row(megatron)}
+        # A replicated step communicates nothing: it is what one device does, the slowest of them.
+        single = replicated and {**replicated, "step_s": single_device_s}
+        return {"single_device": single, "replicated": replicated, "megatron": self._row(megatron)}
 
     def _row(self, solution: Solution | None) -> dict[str, Any] | None:
         if solution is None:

@@ -120,6 +120,23 @@ class Summary:
             "idle_share": [1 - seconds / step_s for seconds in compute_s],
         }
 
+    def alone_s(self, device: DeviceProfile) -> float:
+        """Seconds of the step if one device of this kind did all of it, memory aside."""
+        whole = {
+            name: found[0] for name, found in zip(self._planning.node_names, self._planning.strategies, strict=True)
+        }
+        return sum(n * sum(self._compute(node, whole[node.name], device, None)) for node, _, n in self._chosen())
+
+    def combined_speed_bound_s(self) -> float:
+        """No step is faster than all devices' speeds added up, if nothing is ever sent (launches do not divide)."""
+        speeds = [1 / max(1e-12, self.alone_s(self._cluster.device(rank))) for rank in range(self._mesh.num_ranks)]
+        return 1 / sum(speeds)
+
+    def single_device_s(self) -> float:
+        """Seconds of the step on the fastest device of the mesh alone."""
+        names = self._cluster.device_names(self._mesh)
+        return min(self.alone_s(self._cluster.device_profiles[name]) for name in names)
+
     def _moves_by_kind(self) -> dict[str, float]:
         found: dict[str, float] = {}
         planning = self._planning
