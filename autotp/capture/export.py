@@ -1,25 +1,22 @@
 """Capture: an nn.Module with example inputs becomes a planning Graph and the plain FX module that computes it."""
 
 import inspect
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 
 from autotp.capture.build import device_of, fake_inputs
-from autotp.capture.call import CallSpec, OutputSpec, Slot, bind, unbind
+from autotp.capture.call import CallSpec, OutputSpec, Slot, bind
 from autotp.capture.functionalize import functionalize
 from autotp.capture.gradients import nodes_with_gradient
-from autotp.capture.model_file import load_hf
 from autotp.capture.noops import remove_noops
 from autotp.capture.plain import Weights, plain_graph
 from autotp.capture.planning import planning_graph
+from autotp.capture.tracing import trace
 from autotp.errors import CaptureError
 from autotp.graph import Graph
 
@@ -77,7 +74,7 @@ def capture(
     values = bind(signature, args, kwargs)
     if fake_mode is not None:
         values = fake_inputs(values, fake_mode, device_of(model))
-    program = _export(model, signature, values, mode == "train")
+    program = trace(model, signature, values, mode == "train")
     weights = Weights(model)
     graph, constants = plain_graph(program, weights, mode == "train")
     returned = _outputs(program, graph, outputs)
@@ -94,70 +91,6 @@ def capture(
 def _trained(graph: fx.Graph, weights: Weights) -> list[fx.Node]:
     found = (n for n in graph.nodes if n.op == "get_attr" and n.target in weights.parameters)
     return [node for node in found if weights.parameters[str(node.target)].requires_grad]
-
-
-# ---------------------------------------------------------------- export
-
-
-def _export(
-    model: nn.Module, signature: inspect.Signature, values: Mapping[str, Any], is_training: bool
-) -> ExportedProgram:
-    args, kwargs = unbind(signature, values)
-    with _training_flags(model, is_training), _hugging_face(model, values), torch.set_grad_enabled(is_training):
-        try:
-            return torch.export.export(model, args, kwargs, strict=False)
-        except Exception as error:
-            raise CaptureError(_failure(model, error)) from error
-
-
-@contextmanager
-def _training_flags(model: nn.Module, is_training: bool) -> Iterator[None]:
-    """In training or evaluation while capturing. A model in training keeps its modules that are not (a frozen norm)."""
-    flags = {module: module.training for module in model.modules()}
-    if model.training != is_training:
-        model.train(is_training)
-    try:
-        yield
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
-
-
-def _hugging_face(model: nn.Module, values: Mapping[str, Any]) -> AbstractContextManager[None]:
-    if "transformers" not in sys.modules:
-        return nullcontext()
-    hf = load_hf("a Hugging Face model")
-    if not hf.is_pretrained(model):
-        return nullcontext()
-    return hf.plain_attention(model, "position_ids" in values)  # type: ignore[no-any-return]
-
-
-def _failure(model: nn.Module, error: Exception) -> str:
-    """One message: which module, which line of its code, what went wrong, and what usually helps."""
-    names = {id(module): name for name, module in model.named_modules()}
-    place = ""
-    trace = error.__traceback__
-    while trace is not None:
-        owner = id(trace.tb_frame.f_locals.get("self"))
-        if owner in names and "/torch/" not in trace.tb_frame.f_code.co_filename.replace("\\", "/"):
-            code = trace.tb_frame.f_code
-            where = f"module {names[owner]}" if names[owner] else "the model's own forward"
-            place = (
-                f" in {where} ({type(trace.tb_frame.f_locals['self']).__name__}, {code.co_filename}:{trace.tb_lineno})"
-            )
-        trace = trace.tb_next
-    name = type(error).__name__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else ""
-    if "DataDependent" in name or "data-dependent" in text:
-        return (
-            f"the model cannot be captured{place}: what it does depends on the values in its tensors "
-            f"({name}: {text}). Replace `if`s and loops over tensor values by masks or torch.where"
-        )
-    return (
-        f"the model cannot be captured{place}: {name}: {text}. It must run with these inputs, and torch.export must be "
-        "able to trace it"
-    )
 
 
 # ---------------------------------------------------------------- the plain module

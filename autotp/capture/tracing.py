@@ -1,0 +1,112 @@
+"""Tracing a model by torch.export, and what to say when that fails."""
+
+import inspect
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram, _trace
+
+from autotp.capture.call import unbind
+from autotp.capture.model_file import load_hf
+from autotp.errors import CaptureError
+
+# They tell what the exception tells as well, with a print of everything traced so far.
+TALKERS = ("torch.export._trace", "torch.fx.experimental.symbolic_shapes")
+
+
+def trace(
+    model: nn.Module, signature: inspect.Signature, values: Mapping[str, Any], is_training: bool
+) -> ExportedProgram:
+    """Export a model called with these named values. Raises CaptureError, saying where, when that fails."""
+    args, kwargs = unbind(signature, values)
+    with (
+        _training_flags(model, is_training),
+        _hugging_face(model, values),
+        _quiet(),
+        torch.set_grad_enabled(is_training),
+    ):
+        try:
+            return torch.export.export(model, args, kwargs, strict=False)
+        except Exception as error:
+            raise CaptureError(_failure(model, error)) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch.export says on the way, and without questions to tensors that it cannot answer."""
+    with ExitStack() as stack:
+        # It prints the graph traced so far when it fails.
+        stack.enter_context(mock.patch.object(_trace, "print", _say_nothing, create=True))
+        for name in TALKERS:
+            stack.enter_context(mock.patch.object(logging.getLogger(name), "disabled", True))
+        # nn.Transformer compares its mask with a causal one to save time; without the answer it uses the mask.
+        stack.enter_context(mock.patch.object(nn.modules.transformer, "_detect_is_causal_mask", _as_told))
+        stack.enter_context(warnings.catch_warnings())
+        # nn.LSTM sets its list of weights, which are all parameters, while it runs.
+        warnings.filterwarnings("ignore", message="The tensor attributes? .*_flat_weights")
+        yield
+
+
+def _say_nothing(*args: Any, **kwargs: Any) -> None:
+    pass
+
+
+def _as_told(mask: Any, is_causal: bool | None = None, size: int | None = None) -> bool:
+    return bool(is_causal)
+
+
+@contextmanager
+def _training_flags(model: nn.Module, is_training: bool) -> Iterator[None]:
+    """In training or evaluation while capturing. A model in training keeps its modules that are not (a frozen norm)."""
+    flags = {module: module.training for module in model.modules()}
+    if model.training != is_training:
+        model.train(is_training)
+    try:
+        yield
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
+
+
+def _hugging_face(model: nn.Module, values: Mapping[str, Any]) -> AbstractContextManager[None]:
+    if "transformers" not in sys.modules:
+        return nullcontext()
+    hf = load_hf("a Hugging Face model")
+    if not hf.is_pretrained(model):
+        return nullcontext()
+    return hf.plain_attention(model, "position_ids" in values)  # type: ignore[no-any-return]
+
+
+def _failure(model: nn.Module, error: Exception) -> str:
+    """One message: which module, which line of its code, what went wrong, and what usually helps."""
+    names = {id(module): name for name, module in model.named_modules()}
+    place = ""
+    trace = error.__traceback__
+    while trace is not None:
+        owner = id(trace.tb_frame.f_locals.get("self"))
+        if owner in names and "/torch/" not in trace.tb_frame.f_code.co_filename.replace("\\", "/"):
+            code = trace.tb_frame.f_code
+            where = f"module {names[owner]}" if names[owner] else "the model's own forward"
+            place = (
+                f" in {where} ({type(trace.tb_frame.f_locals['self']).__name__}, {code.co_filename}:{trace.tb_lineno})"
+            )
+        trace = trace.tb_next
+    name = type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else ""
+    if "DataDependent" in name or "data-dependent" in text:
+        return (
+            f"the model cannot be captured{place}: what it does depends on the values in its tensors "
+            f"({name}: {text}). Replace `if`s and loops over tensor values by masks or torch.where"
+        )
+    return (
+        f"the model cannot be captured{place}: {name}: {text}. It must run with these inputs, and torch.export must be "
+        "able to trace it"
+    )
