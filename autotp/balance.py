@@ -12,7 +12,7 @@ from typing import Any
 
 from autotp.cost.problem import PlanningProblem
 from autotp.cost.summary import Summary
-from autotp.errors import InfeasibleError
+from autotp.errors import AutoTPError, InfeasibleError
 from autotp.hardware.cluster import ClusterProfile
 from autotp.hardware.profile import DeviceProfile
 from autotp.mesh import Mesh
@@ -38,17 +38,21 @@ class Found:
 
 @dataclass(frozen=True)
 class Balanced:
-    """The best plan found. `even_step_s`: with even shares, None where they do not fit; `num_tried` shares."""
+    """The best plan found, and how many shares were tried."""
 
     found: Found
-    even_step_s: float | None
     num_tried: int
 
 
 class Balancer:
-    """Seeks shares for the axes along which devices differ. `attempt` makes a plan, or raises InfeasibleError."""
+    """Seeks shares for the axes along which devices differ.
 
-    def __init__(self, mesh: Mesh, cluster: ClusterProfile, objective: str, attempt: Callable[[Shares], Found]) -> None:
+    `attempt(shares, below_s)` makes a plan, or none where none is faster than `below_s`; it may raise InfeasibleError.
+    """
+
+    def __init__(
+        self, mesh: Mesh, cluster: ClusterProfile, objective: str, attempt: Callable[[Shares, float], Found | None]
+    ) -> None:
         self._mesh, self._cluster, self._objective, self._attempt = mesh, cluster, objective, attempt
         self._axes = uneven_axes(mesh, cluster)
         self._tried: dict[Shares, Found | None] = {}
@@ -57,7 +61,7 @@ class Balancer:
     def best(self) -> Balanced:
         """Raises InfeasibleError where no shares that were tried give a plan."""
         even = even_shares(self._mesh)
-        starts = [even, *(self._by(metric) for metric in METRICS if self._axes)]
+        starts = [*(self._by(metric) for metric in METRICS if self._axes), even]
         best = min(starts, key=self._value)
         if self._axes and math.isfinite(self._value(best)[0]):
             best = self._followed(best)
@@ -65,16 +69,15 @@ class Balancer:
                 best = self._shifted(best, shift)
         found = self._tried[best]
         if found is None:
-            assert self._error is not None
-            raise self._error
-        at_even = self._tried[even]
-        return Balanced(found, at_even.solution.cost_s if at_even else None, len(self._tried))
+            raise self._error or AutoTPError("no shares of the devices give a plan")
+        return Balanced(found, len(self._tried))
 
     def _value(self, shares: Shares) -> tuple[float, float]:
         """What is minimised: seconds, or bytes of the fullest device and then seconds."""
         if shares not in self._tried:
+            known = [found.solution.cost_s for found in self._tried.values() if found]
             try:
-                self._tried[shares] = self._attempt(shares)
+                self._tried[shares] = self._attempt(shares, min(known, default=math.inf))
             except InfeasibleError as error:
                 self._tried[shares], self._error = None, error
         found = self._tried[shares]
@@ -119,16 +122,22 @@ class Balancer:
             seconds = found.summary.balance(1.0)["compute_s"]
             options = []
             for axis in self._axes:
-                taken = self._slowest(seconds, axis)
-                slow, fast = taken.index(max(taken)), taken.index(min(taken))
-                now = list(whole(best[axis][0]))
-                moved = min(shift, now[slow])
-                now[slow], now[fast] = now[slow] - moved, now[fast] + moved
-                options.append(_with(best, axis, tuple(now)))
+                options.append(_with(best, axis, self._relieved(best[axis][0], self._slowest(seconds, axis), shift)))
             better = min([best, *options], key=self._value)
             if better == best:
                 return best
             best = better
+
+    def _relieved(self, shares: Sequence[int], taken: Sequence[float], shift: int) -> tuple[int, ...]:
+        """`shift` parts go from the slowest rank and all that are like it to the fastest and all like that."""
+        now = whole(shares)
+        slow = [i for i, share in enumerate(now) if share == now[taken.index(max(taken))]]
+        fast = [i for i, share in enumerate(now) if share == now[taken.index(min(taken))]]
+        if set(slow) & set(fast):
+            return tuple(shares)
+        given = [now[i] - shift / len(slow) if i in slow else float(now[i]) for i in range(len(now))]
+        given = [given[i] + shift / len(fast) if i in fast else given[i] for i in range(len(now))]
+        return whole([max(0.0, one) for one in given])
 
     def _slowest(self, seconds: Sequence[float], axis: int) -> list[float]:
         """Per coordinate of an axis the seconds of the rank that takes longest."""
@@ -165,8 +174,8 @@ def _with(shares: Shares, axis: int, one: tuple[int, ...]) -> Shares:
     return (*shares[:axis], (one,), *shares[axis + 1 :])
 
 
-def report(balanced: Balanced, mesh: Mesh, cluster: ClusterProfile) -> dict[str, Any]:
-    """For the plan: shares per axis, the step with even ones, and the bound that the devices' speeds together give."""
+def report(balanced: Balanced, mesh: Mesh, cluster: ClusterProfile, even_step_s: float | None) -> dict[str, Any]:
+    """For the plan: shares per axis, the step with even ones (memory aside), and the bound of the devices' speeds."""
     found = balanced.found
     step_s = found.solution.cost_s
     bound_s = found.summary.combined_speed_bound_s()
@@ -174,7 +183,7 @@ def report(balanced: Balanced, mesh: Mesh, cluster: ClusterProfile) -> dict[str,
     return {
         "shares": axes,
         "uneven_axes": [mesh.names[axis] for axis in uneven_axes(mesh, cluster)],
-        "even_step_s": balanced.even_step_s,
+        "even_step_s": even_step_s,
         "num_tried": balanced.num_tried,
         "bound_s": bound_s,
         "gap": (step_s - bound_s) / step_s if step_s else 0.0,

@@ -69,7 +69,7 @@ def make_plan(
     try:
         balanced = Balancer(mesh, cluster, options.objective, attempts.within_limits).best()
     except InfeasibleError as error:
-        balanced = Balanced(attempts.anyway(error), None, 1)
+        balanced = Balanced(attempts.anyway(error), 1)
     found = balanced.found
     planning, search, solution, summary = found.planning, found.search, found.solution, found.summary
     baselines = search.baselines(solution, summary.single_device_s())
@@ -90,7 +90,7 @@ def make_plan(
         summary={
             "predicted": predicted,
             "baselines": baselines,
-            "balance": report(balanced, mesh, cluster),
+            "balance": report(balanced, mesh, cluster, attempts.even_s),
             "solver": {
                 "strategy": options.strategy,
                 "objective": options.objective,
@@ -123,11 +123,15 @@ class _Attempts:
         self._graph, self._rules, self._classes = graph, rules, classes
         self._mesh, self._cluster, self._options = mesh, cluster, options
         self.build_s = 0.0
+        self.even_s: float | None = None  # of even shares, memory aside
 
-    def within_limits(self, shares: Shares) -> Found:
-        """Raises InfeasibleError where no plan with these shares fits."""
+    def within_limits(self, shares: Shares, below_s: float) -> Found | None:
+        """None where no plan with these shares is faster than `below_s`. Raises InfeasibleError where none fits."""
         planning, search = self._prepare(shares)
-        return self._found(planning, search, search.find())
+        solution = search.find(below_s)
+        if shares == even_shares(self._mesh):
+            self.even_s = search.free_s
+        return self._found(planning, search, solution) if solution else None
 
     def anyway(self, error: InfeasibleError) -> Found:
         """With even shares and no limit but the user's; raises `error` again if there is one."""

@@ -66,6 +66,7 @@ class Search:
     ) -> None:
         self._planning, self._options, self._allowed = planning, options, allowed
         self._capacity = capacity_bytes
+        self._free_s: float | None = None
         if options.strategy == "megatron" and allowed is None:
             raise AutoTPError(
                 "this model has no Megatron plan (no linear layers, or convolutions): choose --strategy optimal"
@@ -82,24 +83,35 @@ class Search:
         """Whether a solution keeps the limit of every site."""
         return _fits(solution, self.limit_bytes)
 
-    def find(self) -> Solution:
-        """The solution asked for, within the limits. Raises InfeasibleError where none is."""
-        return self._within(self.limit_bytes)
+    def find(self, below_s: float = math.inf) -> Solution | None:
+        """The solution asked for, within the limits. Raises InfeasibleError where none is.
+
+        None where even without limits of memory no step is shorter than `below_s`.
+        """
+        return self._within(self.limit_bytes, below_s)
+
+    @property
+    def free_s(self) -> float | None:
+        """Seconds of the best step if memory were unlimited; None before `find`."""
+        return self._free_s
 
     def find_anyway(self, error: InfeasibleError) -> Solution:
         """Where the user set no limit, and `error` says that the devices' cannot be kept: the best plan without any."""
         if self._options.memory_bytes is not None:
             raise error
-        found = self._within([math.inf] * len(self._capacity))
+        found = self._run(with_limit(self._planning, math.inf).problem)
         warnings.warn(f"the plan does not fit the device: {error}")
         return found
 
-    def _within(self, limit: Sequence[float]) -> Solution:
+    def _within(self, limit: Sequence[float], below_s: float) -> Solution | None:
         if self._options.strategy != "greedy":
             # Without a binding limit the program is smaller and its relaxation integral: try that first.
             free = self._run(with_limit(self._planning, math.inf).problem)
+            self._free_s = free.cost_s
             if _fits(free, limit):
                 return free
+            if free.cost_s >= below_s and self._options.objective == "time":
+                return None
             if self._options.strategy == "replicated" or self._options.objective == "memory":
                 raise InfeasibleError(self._excess(free, limit))
         return self._run(with_limit(self._planning, limit).problem)
