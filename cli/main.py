@@ -22,7 +22,7 @@ ERROR, INTERRUPTED = 2, 130
 class Program(TyperGroup):
     """Runs a command and prints its answer or its error; nothing else prints to standard output."""
 
-    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> Any:
         arguments = list(sys.argv[1:] if args is None else args)
         as_json = "--json" in arguments and not {"--help", "--version"} & set(arguments)
         try:

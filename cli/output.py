@@ -56,7 +56,7 @@ def tidy_warnings() -> Iterator[None]:
     """Warnings meanwhile are one line each on standard error, and the same one is said once."""
     said: set[str] = set()
 
-    def show(message: Warning | str, *_: Any) -> None:
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
         text = " ".join(str(message).split())
         if text not in said:
             said.add(text)

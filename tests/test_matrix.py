@@ -22,13 +22,15 @@ from autotp.search import Options
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MODELS = ("mlp", "nanogpt", "llama", "gpt2", "resnet", "moe")
+VARIANTS = {"uneven": ("nanogpt", {"heads": 6, "width": 48, "vocab": 250, "layers": 1})}
 MESHES = ("tp=2", "tp=3", "tp=4", "dp=2,tp=2")
 
 
 @functools.cache
 def subject(name, mode):
-    """The captured example, its flat inputs and what the whole model makes of them."""
-    source = load_model(str(EXAMPLES / f"{name}.py"), {}, None, None)
+    """The captured example, its flat inputs and what the whole model makes of them; a name may be that of VARIANTS."""
+    file, settings = VARIANTS.get(name, (name, {}))
+    source = load_model(str(EXAMPLES / f"{file}.py"), settings, None, None)
     torch.manual_seed(0)
     model, inputs = source.build(), source.example_inputs()
     captured = capture(model, inputs, mode=mode, outputs="loss" if mode == "train" else "all")

@@ -2,9 +2,8 @@
 
 from autotp.rules.call import Call, RuleFunction
 from autotp.rules.indexing import nothing_split
-from autotp.rules.notation import build, letters_of
+from autotp.rules.notation import build, letters_of, unread
 from autotp.rules.rule import OpRule
-from autotp.rules.views import unread
 
 
 def constant(call: Call) -> OpRule:

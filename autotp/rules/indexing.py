@@ -2,9 +2,8 @@
 
 from autotp.graph import Operand
 from autotp.rules.call import Call, RuleFunction
-from autotp.rules.notation import Tokens, build, letters_of, rule
+from autotp.rules.notation import Tokens, build, letters_of, rule, unread
 from autotp.rules.rule import OpRule
-from autotp.rules.views import unread
 
 
 def embedding(call: Call) -> OpRule:

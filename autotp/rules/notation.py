@@ -179,3 +179,8 @@ def rule(
 def letters_of(num_dims: int, name: str = "d") -> Tokens:
     """A letter of its own for every dim, numbered from the left."""
     return tuple((f"{name}{dim}",) for dim in range(num_dims))
+
+
+def unread(call: Call, index: int) -> Tokens:
+    """Letters, to be whole, of an operand of which only shape or dtype is read."""
+    return letters_of(len(call.specs[index].shape), f"unread{index}_")

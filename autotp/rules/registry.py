@@ -14,6 +14,7 @@ from autotp.rules import (
     losses,
     matmul,
     normalise,
+    parts,
     pointwise,
     reductions,
     views,
@@ -25,6 +26,7 @@ TABLE: Mapping[str, RuleFunction] = {
     **pointwise.RULES,
     **matmul.RULES,
     **views.RULES,
+    **parts.RULES,
     **reductions.RULES,
     **normalise.RULES,
     **attention.RULES,
@@ -109,15 +111,15 @@ def rules_of(graph: Graph) -> dict[str, OpRule]:
 def _tiles(graph: Graph) -> dict[str, tuple[int, ...]]:
     sliced: dict[tuple[Value, int], dict[str, tuple[int, int]]] = {}
     for node in graph:
-        if node.kind == "op" and views.is_plain_slice(node):
-            dim, start, end, step = views.slice_bounds(Call(node, graph.input_specs(node)))
+        if node.kind == "op" and parts.is_plain_slice(node):
+            dim, start, end, step = parts.slice_bounds(Call(node, graph.input_specs(node)))
             if step == 1:
                 sliced.setdefault((node.inputs[0], dim), {})[node.name] = (start, end)
     found: dict[str, tuple[int, ...]] = {}
     for (value, dim), nodes in sliced.items():
         extent = graph.spec(value).shape[dim]
-        parts = sorted(part for part in set(nodes.values()) if part != (0, extent) and part[0] < part[1])
-        edges = (0, *(end for _, end in parts))
-        if parts and edges[-1] == extent and [start for start, _ in parts] == list(edges[:-1]):
-            found |= {name: edges for name, part in nodes.items() if part in parts}
+        pieces = sorted(part for part in set(nodes.values()) if part != (0, extent) and part[0] < part[1])
+        edges = (0, *(end for _, end in pieces))
+        if pieces and edges[-1] == extent and [start for start, _ in pieces] == list(edges[:-1]):
+            found |= {name: edges for name, part in nodes.items() if part in pieces}
     return found

@@ -2,11 +2,11 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from autotp.graph import Node, Operand
+from autotp.graph import Operand
 from autotp.rules.call import Call, RuleFunction
-from autotp.rules.notation import Concat, Shape, Tokens, build, fit_row, letters_of
+from autotp.rules.notation import Shape, Tokens, build, fit_row, letters_of
 from autotp.rules.rule import OpRule
 
 FIRST = (frozenset((0,)),)
@@ -65,11 +65,6 @@ def reshape(call: Call) -> OpRule:
     return build(call, [operand, *others], [result], sizes=extents, whole=whole, linear=FIRST)
 
 
-def unread(call: Call, index: int) -> Tokens:
-    """Letters, to be whole, of an operand of which only shape or dtype is read."""
-    return letters_of(len(call.specs[index].shape), f"unread{index}_")
-
-
 def expand(call: Call) -> OpRule:
     """Dims that are made larger have a letter in the result alone: every rank makes its own copies."""
     rows = [fit_row("...", len(call.specs[0].shape)), *(fit_row("...", len(spec.shape)) for spec in call.specs[1:])]
@@ -110,167 +105,6 @@ def movedim(call: Call) -> OpRule:
     moves = dict(zip((dim % rank for dim in target), (dim % rank for dim in source), strict=True))
     rest = iter(dim for dim in range(rank) if dim not in moves.values())
     return permuted(call, [moves[dim] if dim in moves else next(rest) for dim in range(rank)])
-
-
-# ---------------------------------------------------------------- parts of a dim
-
-
-def parts_of(row: Tokens, dim: int, sizes: Sequence[int]) -> tuple[Tokens, list[Tokens], list[str]]:
-    """Letters of a tensor whose dim is made of parts of these sizes, of the parts, and those that are whole.
-
-    Equal parts are a product of which the number of parts is whole: a cut takes its share of every part. Unequal parts
-    are a concatenation, unless one is too small to cut.
-    """
-    joined: tuple[str, ...]
-    if len(set(sizes)) == 1:
-        joined, parts, whole = ("parts", "part"), ["part"] * len(sizes), ["parts"]
-    elif min(sizes) < 2:
-        parts = [f"part{i}" for i in range(len(sizes))]
-        joined, whole = ("joined",), ["joined", *parts]
-    else:
-        parts = [f"part{i}" for i in range(len(sizes))]
-        joined, whole = Concat(parts), []
-
-    def at(letters: tuple[str, ...]) -> Tokens:
-        return (*row[:dim], letters, *row[dim + 1 :])
-
-    return at(joined), [at((name,)) for name in parts], whole
-
-
-def split(call: Call) -> OpRule:
-    """split, split_with_sizes, chunk, tensor_split: the sizes are those of the results."""
-    dim = call.dim()
-    sizes = [shape[dim] for shape in call.results]
-    row, parts, whole = parts_of(letters_of(len(call.specs[0].shape)), dim, sizes)
-    extents = {"parts": len(sizes)} if "parts" in whole else {}
-    return build(call, [row], parts, sizes=extents, whole=whole, linear=FIRST)
-
-
-def cat(call: Call) -> OpRule:
-    dim = call.dim(num_dims=len(call.results[0]))
-    shapes = [spec.shape for spec in call.specs]
-    everything = (frozenset(range(len(shapes))),)
-    if any(len(shape) != len(call.results[0]) for shape in shapes):  # torch lets an empty 1-d tensor pass
-        rows = [letters_of(len(shape), f"t{i}_") for i, shape in enumerate(shapes)]
-        names = [letter for row in [*rows, letters_of(len(call.results[0]))] for (letter,) in row]
-        return build(call, rows, [letters_of(len(call.results[0]))], whole=names, linear=everything)
-    sizes = [shape[dim] for shape in shapes]
-    row, parts, whole = parts_of(letters_of(len(shapes[0])), dim, sizes)
-    extents = {"parts": len(sizes)} if "parts" in whole else {}
-    return build(call, parts, [row], sizes=extents, whole=whole, linear=everything)
-
-
-def unbind(call: Call) -> OpRule:
-    row, dim = letters_of(len(call.specs[0].shape)), call.dim()
-    part = (*row[:dim], *row[dim + 1 :])
-    return build(call, [row], [part] * len(call.results), whole=[f"d{dim}"], linear=FIRST)
-
-
-def stack(call: Call) -> OpRule:
-    row, dim = letters_of(len(call.results[0])), call.dim(num_dims=len(call.results[0]))
-    part = (*row[:dim], *row[dim + 1 :])
-    everything = frozenset(range(len(call.specs)))
-    return build(call, [part] * len(call.specs), [row], whole=[f"d{dim}"], linear=[everything])
-
-
-def is_plain_slice(node: Node) -> bool:
-    """Whether a node is a slice or narrow with literal bounds."""
-    return node.short_op in ("slice", "narrow") and not isinstance(node.argument("start"), Operand)
-
-
-def slice_bounds(call: Call) -> tuple[int, int, int, int]:
-    """(dim, start, end, step) of a slice or narrow, counted from the left and inside the dim."""
-    dim = call.dim()
-    extent = call.specs[0].shape[dim]
-    if "length" in call.node.arguments:
-        start = call.literal("start", 0)
-        start += extent if start < 0 else 0
-        return dim, start, start + call.literal("length"), 1
-    start, end, step = call.literal("start", 0), call.literal("end", extent), call.literal("step", 1)
-    start, end = (max(0, min(extent, bound + extent if bound < 0 else bound)) for bound in (start, end))
-    return dim, start, max(start, end), step
-
-
-def slice_(call: Call) -> OpRule:
-    """A slice is one part of a concatenation if other slices tile the dim with it; else it leaves the dim whole."""
-    if not is_plain_slice(call.node):
-        return rows_with_whole(call, [call.dim()])
-    dim, start, end, step = slice_bounds(call)
-    row = letters_of(len(call.specs[0].shape))
-    extent = call.specs[0].shape[dim]
-    if (start, end, step) == (0, extent, 1):
-        return build(call, [row], [row], linear=FIRST)
-    if step == 1 and start in call.tiles and end in call.tiles:
-        sizes = [b - a for a, b in zip(call.tiles, call.tiles[1:], strict=False)]
-        joined, parts, whole = parts_of(row, dim, sizes)
-        extents = (
-            {"parts": len(sizes)} if "parts" in whole else dict(zip((p[dim][0] for p in parts), sizes, strict=True))
-        )
-        result = parts[call.tiles.index(start)]
-        if "joined" not in whole:
-            return build(call, [joined], [result], sizes=extents, whole=whole, linear=FIRST)
-    return rows_with_whole(call, [dim])
-
-
-def rows_with_whole(call: Call, dims: Iterable[int], *, linear: bool = True) -> OpRule:
-    """First operand and all results have the same dims; those given may change in size and are whole."""
-    row = letters_of(len(call.specs[0].shape))
-    given = set(dims)
-    results = [
-        tuple((f"new{dim}",) if dim in given else letter for dim, letter in enumerate(row)) for _ in call.results
-    ]
-    others = [unread(call, index) for index in range(1, len(call.specs))]
-    unused = [letter for other in others for dim in other for letter in dim]
-    whole = [name for dim in given for name in (f"d{dim}", f"new{dim}")] + unused
-    return build(call, [row, *others], results, whole=whole, linear=FIRST if linear else ())
-
-
-def select(call: Call) -> OpRule:
-    row, dim = letters_of(len(call.specs[0].shape)), call.dim()
-    return build(call, [row], [(*row[:dim], *row[dim + 1 :])], whole=[f"d{dim}"], linear=FIRST)
-
-
-def slice_scatter(call: Call) -> OpRule:
-    """`src` is written into a slice of self: the sliced dim is whole."""
-    row, dim = letters_of(len(call.specs[0].shape)), call.dim()
-    source = tuple(("written",) if d == dim else letter for d, letter in enumerate(row))
-    return build(call, [row, source], [row], whole=[f"d{dim}", "written"], linear=[frozenset((0, 1))])
-
-
-def select_scatter(call: Call) -> OpRule:
-    row, dim = letters_of(len(call.specs[0].shape)), call.dim()
-    return build(call, [row, (*row[:dim], *row[dim + 1 :])], [row], whole=[f"d{dim}"], linear=[frozenset((0, 1))])
-
-
-# ---------------------------------------------------------------- copies and moves inside a dim
-
-
-def pad(call: Call) -> OpRule:
-    amounts = call.literal("pad")
-    rank = len(call.specs[0].shape)
-    dims = [rank - 1 - k for k in range(len(amounts) // 2) if amounts[2 * k] or amounts[2 * k + 1]]
-    is_constant = call.literal("mode", "constant") == "constant"
-    return rows_with_whole(call, dims, linear=not is_constant or call.literal("value", 0) == 0)
-
-
-def roll(call: Call) -> OpRule:
-    dims = call.dims("dims")
-    return _same_rows(call, dims)
-
-
-def flip(call: Call) -> OpRule:
-    return _same_rows(call, call.dims("dims", empty_is_all=False))
-
-
-def triangle(call: Call) -> OpRule:
-    """tril and triu compare positions in the last two dims."""
-    rank = len(call.specs[0].shape)
-    return _same_rows(call, (rank - 2, rank - 1))
-
-
-def _same_rows(call: Call, dims: Iterable[int]) -> OpRule:
-    row = letters_of(len(call.specs[0].shape))
-    return build(call, [row], [row], whole=[f"d{dim}" for dim in dims], linear=FIRST)
 
 
 def repeat(call: Call) -> OpRule:
@@ -320,18 +154,6 @@ RULES: dict[str, RuleFunction] = {
     **dict.fromkeys(["mT", "adjoint"], swap_last),
     "permute": permute,
     **dict.fromkeys(["movedim", "moveaxis"], movedim),
-    **dict.fromkeys(["split", "split_with_sizes", "chunk", "tensor_split"], split),
-    **dict.fromkeys(["cat", "concat", "concatenate"], cat),
-    "unbind": unbind,
-    "stack": stack,
-    **dict.fromkeys(["slice", "narrow"], slice_),
-    "select": select,
-    "slice_scatter": slice_scatter,
-    "select_scatter": select_scatter,
-    **dict.fromkeys(["pad", "constant_pad_nd"], pad),
-    "roll": roll,
-    "flip": flip,
-    **dict.fromkeys(["tril", "triu"], triangle),
     **dict.fromkeys(["repeat", "tile"], repeat),
     "repeat_interleave": repeat_interleave,
 }

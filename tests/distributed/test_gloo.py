@@ -222,7 +222,7 @@ def wrong_mesh(rank):
 
 def test_the_failing_rank_is_named_with_its_traceback_and_soon():
     started = time.monotonic()
-    with pytest.raises(VerificationError, match="rank 1 failed(.|\n)*rank 1 cannot go on"):
+    with pytest.raises(VerificationError, match=r"rank 1 failed(.|\n)*rank 1 cannot go on"):
         run_processes(fail_on_one, 2, timeout_s=60)
     assert time.monotonic() - started < 40
 

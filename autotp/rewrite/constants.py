@@ -1,0 +1,72 @@
+"""What local operators are built from."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from autotp.rewrite.share import Share
+
+Constants = tuple[Mapping[str, Any], tuple[int, ...]]
+
+
+def _seeded(share: Share) -> Constants:
+    """Draws differ between ranks exactly where an axis cuts the operator."""
+    cut = [c for choice, c in zip(share.strategy.choices, share.coordinates, strict=True) if choice.kind == "cut"]
+    return {"op": share.node.op, "name": share.node.name, "coordinates": tuple(cut)}, ()
+
+
+def _empty(share: Share) -> Constants:
+    dtypes = tuple(spec.dtype for spec in share.node.outputs)
+    return {"shapes": share.results, "dtypes": dtypes, "op": share.node.op}, ()
+
+
+def _embedding(share: Share) -> Constants:
+    return {"held": share.held("v")}, ()
+
+
+def _mean(share: Share) -> Constants:
+    return {"count": math.prod(map(share.extent, share.rule.summed))}, ()
+
+
+def _mean_loss(share: Share) -> Constants:
+    return {"op": share.node.op, "count": math.prod(share.rule.extents.values())}, ()
+
+
+def _tokens(share: Share) -> tuple[str, ...]:
+    return tuple(sorted(share.rule.summed))
+
+
+def _nll_loss(share: Share) -> Constants:
+    axes = share.axes_of(_tokens(share))
+    return {"op": share.node.op, "token_axes": axes}, axes
+
+
+def _cross_entropy(share: Share) -> Constants:
+    tokens = share.axes_of(_tokens(share))
+    classes = share.axes_of(("c",))
+    constants = {
+        "held": share.held("c"),
+        "num_classes": share.extent("c"),
+        "class_axes": classes,
+        "token_axes": tokens,
+        "num_tokens": math.prod(share.extent(letter) for letter in _tokens(share)),
+    }
+    return constants, tuple(sorted({*tokens, *classes}))
+
+
+def _batch_norm(share: Share) -> Constants:
+    letters = [letter for letter in share.rule.extents if letter in share.rule.local]
+    axes = share.axes_of(letters)
+    return {"count": math.prod(map(share.extent, letters)), "axes": axes}, axes
+
+
+LOCAL: dict[str, Callable[[Share], Constants]] = {
+    "seeded": _seeded,
+    "empty": _empty,
+    "embedding": _embedding,
+    "mean": _mean,
+    "mean_loss": _mean_loss,
+    "nll_loss": _nll_loss,
+    "cross_entropy": _cross_entropy,
+    "batch_norm": _batch_norm,
+}
