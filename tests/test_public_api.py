@@ -8,8 +8,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 import autotp
+from autotp.capture.export import capture
 
 ROOT = Path(__file__).parent.parent
 NAMES = ["AutoTPError", "Mesh", "Plan", "auto_shard", "load_cluster", "parallelize", "plan", "verify"]
@@ -105,3 +108,15 @@ def test_a_wheel_installs_nothing_outside_the_package(wheel: tuple[Path, set[str
     _, names = wheel
     version = importlib.metadata.version("autotp")
     assert {name.split("/")[0] for name in names} == {"autotp", f"autotp-{version}.dist-info"}
+
+
+class Sum(nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + 2 * y
+
+
+def test_a_tensor_given_for_two_inputs_is_two_inputs() -> None:
+    """Traced as one, the module would read one of them twice whatever it is called with later."""
+    x = torch.ones(2)
+    module = capture(Sum(), (x, x)).module
+    assert module(x, x + 1)[0].tolist() == [5.0, 5.0]

@@ -13,6 +13,7 @@ from autotp.capture.build import device_of, fake_inputs
 from autotp.capture.call import CallSpec, OutputSpec, Slot, bind
 from autotp.capture.functionalize import functionalize
 from autotp.capture.gradients import nodes_with_gradient
+from autotp.capture.inputs import distinct
 from autotp.capture.noops import remove_noops
 from autotp.capture.plain import Weights, plain_graph
 from autotp.capture.planning import planning_graph
@@ -72,8 +73,7 @@ def capture(
     signature = inspect.signature(model.forward)
     call = CallSpec.of(signature, args, kwargs)
     values = bind(signature, args, kwargs)
-    if fake_mode is not None:
-        values = fake_inputs(values, fake_mode, device_of(model))
+    values = fake_inputs(values, fake_mode, device_of(model)) if fake_mode is not None else distinct(values)
     program = trace(model, signature, values, mode == "train")
     weights = Weights(model)
     graph, constants = plain_graph(program, weights, mode == "train")

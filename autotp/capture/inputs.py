@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from autotp.errors import PlanError
 
@@ -36,3 +37,17 @@ def restore(description: Any) -> Any:
         values = [restore(value) for value in content]
         return tuple(values) if kind == "tuple" else values
     return content
+
+
+def distinct(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The same nested inputs, where a tensor that is passed twice is two: a trace would take it for one input."""
+    seen: set[int] = set()
+
+    def once(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            return tensor
+        return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+    found: dict[str, Any] = pytree.tree_map_only(torch.Tensor, once, inputs)
+    return found
