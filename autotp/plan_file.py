@@ -1,5 +1,6 @@
 """Plans as JSON: `save`, `load`, and the text form that both use. Equal plans give equal bytes."""
 
+import hashlib
 import json
 import os
 import re
@@ -51,6 +52,11 @@ def load(path: str | Path) -> Plan:
         return loads(text)
     except PlanError as error:
         raise PlanError(f"{path}: {error}") from error
+
+
+def plan_identity(plan: Plan) -> str:
+    """A hash of everything in the plan: equal plans, equal identities, on every machine."""
+    return hashlib.sha256(dumps(plan).encode()).hexdigest()[:16]
 
 
 def dumps(plan: Plan) -> str:

@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "capture": {"errors", "mesh", "placement", "graph"},
     "runtime": BASE,
     "rewrite": BASE | {"rules", "runtime", "capture"},
-    "report": BASE | {"solver"},
+    "measurement": {"errors", "plan_file"},
+    "report": BASE | {"solver", "measurement"},
     **dict.fromkeys(("assemble", "search", "balance", "planner", "api", "verification"), TOP),
 }
 NO_TORCH = (
@@ -41,6 +42,7 @@ NO_TORCH = (
     "redistribute",
     "plans",
     "plan_file",
+    "measurement",
     "hardware",
     "solver",
     "report",
