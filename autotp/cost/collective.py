@@ -1,6 +1,10 @@
-"""Seconds of one collective: latency plus bytes over bus bandwidth (Thakur et al. 2005; nccl-tests' PERFORMANCE.md)."""
+"""Seconds of one collective: measured points in log-log, and outside of them, or without any, latency plus bytes over
+bus bandwidth (Thakur et al. 2005; nccl-tests' PERFORMANCE.md)."""
+
+import numpy as np
 
 from autotp.errors import AutoTPError
+from autotp.hardware.curves import CollectivePoints, interpolated
 from autotp.hardware.profile import DeviceProfile, LinkProfile
 from autotp.redistribute import Collective
 
@@ -19,8 +23,22 @@ def collective_time_s(kind: str, num_bytes: float, num_ranks: int, link: LinkPro
     factor = bus_factor(kind, num_ranks)
     if num_ranks == 1:
         return 0.0
-    latency_s, bus_bytes_per_s = link.collective(kind).at(num_ranks)
-    return latency_s + factor * num_bytes / bus_bytes_per_s
+    profile = link.collective(kind)
+    latency_s, bus_bytes_per_s = profile.at(num_ranks)
+    sizes = sorted(profile.points)
+    if not sizes or not sizes[0] <= num_ranks <= sizes[-1]:
+        return latency_s + factor * num_bytes / bus_bytes_per_s
+    seconds = [_measured_s(profile.points[size], num_bytes, bus_factor(kind, size), bus_bytes_per_s) for size in sizes]
+    return float(np.interp(num_ranks, sizes, seconds))
+
+
+def _measured_s(points: CollectivePoints, num_bytes: float, factor: float, bus_bytes_per_s: float) -> float:
+    """Between points log-log; below the first one its time, beyond the last one a line that begins there."""
+    if num_bytes <= points.num_bytes[0]:
+        return points.time_s[0]
+    if num_bytes > points.num_bytes[-1]:
+        return points.time_s[-1] + factor * (num_bytes - points.num_bytes[-1]) / bus_bytes_per_s
+    return interpolated(num_bytes, points.num_bytes, points.time_s)
 
 
 def move_time_s(

@@ -1,7 +1,6 @@
-"""Seconds of an operator on a rank: the larger of arithmetic and memory traffic, plus launch.
+"""Seconds of an operator on a rank, forward and backward, on the shards of one strategy.
 
-The roofline model (Williams et al. 2009) on the shards of one strategy, forward and backward. Every rate is a field of
-the device's profile; what an operator reads, writes and keeps is in `families` and `memory`.
+What an operator reads, writes and keeps is in `families` and `memory`, what its kernels take is in `work`.
 """
 
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from autotp.cost.families import (
 )
 from autotp.cost.local import Coordinates, local_bytes, local_extents
 from autotp.cost.memory import bytes_of, num_states, saved_bytes_extra, saved_operands
+from autotp.cost.work import Work, local_product
 from autotp.graph import FLOATS, Node, TensorSpec
 from autotp.hardware.cluster import ClusterProfile
 from autotp.hardware.profile import DeviceProfile
@@ -55,58 +55,53 @@ def operator_time_s(
     sizes_out = [local_bytes(spec, placement, at) for spec, placement in zip(specs_out, strategy.results, strict=True)]
     is_trained = mode == "train" and any(spec.has_gradient for spec in specs_out)
     extra = saved_bytes_extra(node, strategy, specs_in, at) if is_trained else 0
-    flops_s = _arithmetic_s(node, rule, strategy, specs_out, device, at)
-    forward_s = _forward_s(node, flops_s, sizes_in, sizes_out, extra, device)
+    work = _work(node, rule, strategy, specs_out, device, at)
+    forward_s = _forward_s(node, work, sizes_in, sizes_out, extra)
     backward_s = 0.0
     if is_trained:
-        backward_s = _backward_s(node, rule, flops_s, (sizes_in, specs_in), (sizes_out, specs_out), extra, device)
+        backward_s = _backward_s(node, work, (sizes_in, specs_in), (sizes_out, specs_out), extra)
     if cluster is not None:
         inner = inner_time_s(node, rule, strategy, device, mode, mesh, cluster)
         return forward_s + inner[0], backward_s + inner[1]
     return forward_s, backward_s
 
 
-def _arithmetic_s(
+def _work(
     node: Node,
     rule: OpRule,
     strategy: Strategy,
     specs_out: Sequence[TensorSpec],
     device: DeviceProfile,
     at: Coordinates,
-) -> float:
-    """Seconds that the forward's floating-point operations take by themselves."""
-    scale, letters = rule.work
+) -> Work:
+    """What the rank computes, with the seconds that the forward's floating-point operations take by themselves."""
+    op, (scale, letters) = node.short_op, rule.work
     if not scale or not specs_out or specs_out[0].dtype not in FLOATS:
-        return 0.0
+        return Work(op, device, 0.0, None, "")
+    dtype = specs_out[0].dtype
     flops = scale * local_extents(rule, strategy, letters, at=at)
-    if node.short_op not in ATTENTION:
-        return flops / device.matmul_rate(specs_out[0].dtype)
-    skipped = 0.5 if node.argument("is_causal", False) else 1.0  # blocks above the diagonal are not computed
-    return skipped * flops / device.attention_rate(specs_out[0].dtype)
+    if op in ATTENTION:
+        skipped = 0.5 if node.argument("is_causal", False) else 1.0  # blocks above the diagonal are not computed
+        return Work(op, device, skipped * flops / device.attention_rate(dtype), None, dtype)
+    factors = named_operands(node, FACTORS[op]) if op in PRODUCTS else []
+    product = local_product(rule, (factors[0], factors[1]), strategy, at) if len(factors) == 2 else None
+    return Work(op, device, flops / device.matmul_rate(dtype), product, dtype)
 
 
-def _roofline_s(flops_s: float, num_bytes: float, device: DeviceProfile) -> float:
-    return max(flops_s, num_bytes / device.memory_bytes_per_s) + device.launch_s
-
-
-def _forward_s(
-    node: Node, flops_s: float, sizes_in: Sequence[int], sizes_out: Sequence[int], extra: int, device: DeviceProfile
-) -> float:
+def _forward_s(node: Node, work: Work, sizes_in: Sequence[int], sizes_out: Sequence[int], extra: int) -> float:
     op = node.short_op
     if op in FREE or op in FREE_FORWARD or is_identity(node):
         return 0.0
     if op in CREATION:
-        return _roofline_s(0.0, sum(sizes_out), device)
+        return work.forward_s(sum(sizes_out))
     read = sum(sizes_out) + sum(sizes_in[1:]) if op in LOOKUPS else sum(sizes_in)
-    return _roofline_s(flops_s, read + sum(sizes_out) + extra, device)
+    return work.forward_s(read + sum(sizes_out) + extra)
 
 
 Sized = tuple[Sequence[int], Sequence[TensorSpec]]
 
 
-def _backward_s(
-    node: Node, rule: OpRule, flops_s: float, operands: Sized, results: Sized, extra: int, device: DeviceProfile
-) -> float:
+def _backward_s(node: Node, work: Work, operands: Sized, results: Sized, extra: int) -> float:
     op = node.short_op
     (sizes_in, specs_in), (sizes_out, specs_out) = operands, results
     wanted = [i for i, spec in enumerate(specs_in) if spec.has_gradient]
@@ -119,18 +114,18 @@ def _backward_s(
         for i in wanted:
             if i in factors:  # a product of the gradient with the other factors
                 others = sum(sizes_in[j] for j in factors if j != i)
-                seconds += _roofline_s(flops_s, gradient + others + sizes_in[i], device)
+                seconds += work.gradient_s(i == factors[0], gradient + others + sizes_in[i])
             elif sizes_in[i] != gradient:  # an added term that was broadcast
-                seconds += _roofline_s(0.0, gradient + sizes_in[i], device)
+                seconds += work.backward_s(0.0, gradient + sizes_in[i])
         return seconds
     if op in PASSES_GRADIENT:
         wanted = [i for i in wanted if sizes_in[i] != gradient]
-        return sum(_roofline_s(0.0, gradient + sizes_in[i], device) for i in wanted)
+        return sum(work.backward_s(0.0, gradient + sizes_in[i]) for i in wanted)
     kept_in, kept_out = saved_operands(node, specs_in)
     num_bytes = gradient + extra + sum(sizes_in[i] for i in (*kept_in, *wanted)) + sum(sizes_out[i] for i in kept_out)
     if op in LOOKUPS:
         num_bytes += sum(sizes_out)  # rows are added to a gradient filled with zeros
-    return _roofline_s(flops_s * (_ATTENTION_BACKWARD if op in ATTENTION else 1.0), num_bytes, device)
+    return work.backward_s(_ATTENTION_BACKWARD if op in ATTENTION else 1.0, num_bytes)
 
 
 def inner_time_s(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autotp.errors import ProfileError
-from autotp.hardware.cluster import ClusterProfile, validate
+from autotp.hardware.cluster import ClusterProfile, device_from_json, validate
 from autotp.hardware.profile import DeviceProfile
 
 _PROFILES = files("autotp.profiles")
@@ -25,7 +25,7 @@ def list_devices() -> list[str]:
 
 def load_device(name: str) -> DeviceProfile:
     """A device of the catalogue by name. Raises ProfileError, which lists the known ones."""
-    return DeviceProfile(**_device_json(name))
+    return device_from_json(_device_json(name))
 
 
 def load_cluster(name_or_path: str | Path) -> ClusterProfile:

@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from autotp.errors import ProfileError
+from autotp.hardware.curves import CollectivePoints, MatmulCurve
 from autotp.hardware.profile import CollectiveProfile, DeviceProfile, LinkProfile
 from autotp.mesh import Mesh
 
@@ -78,7 +79,7 @@ class ClusterProfile:
     def from_json(cls, data: Any, where: str = "cluster") -> "ClusterProfile":
         """Build from JSON data after validating it; `where` names the file in messages. Raises ProfileError."""
         validate(data, "cluster", where)
-        devices = {name: DeviceProfile(**fields) for name, fields in data["device_profiles"].items()}
+        devices = {name: device_from_json(fields) for name, fields in data["device_profiles"].items()}
         links = {name: _link(fields, f"{where}: links.{name}") for name, fields in data["links"].items()}
         missing = sorted(set(data["devices"]) - set(devices))
         if missing:
@@ -99,13 +100,35 @@ def _link(fields: Mapping[str, Any], where: str) -> LinkProfile:
     collectives = {}
     for kind, numbers in fields["collectives"].items():
         lists = {key: tuple(value) for key, value in numbers.items() if isinstance(value, list)}
+        points = {int(size): _points(given, f"{where}.collectives.{kind}") for size, given in _items(numbers)}
         ranks = lists["num_ranks"]
         if len({len(values) for values in lists.values()}) > 1:
             raise ProfileError(f"{where}.collectives.{kind}: the lists must have equal lengths")
         if list(ranks) != sorted(set(ranks)):
             raise ProfileError(f"{where}.collectives.{kind}: num_ranks must ascend, not {list(ranks)}")
-        collectives[kind] = CollectiveProfile(**lists, added_rank_s=numbers["added_rank_s"])
+        collectives[kind] = CollectiveProfile(**lists, added_rank_s=numbers["added_rank_s"], points=points)
     return LinkProfile(**{**fields, "collectives": collectives})
+
+
+def _items(numbers: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return list(numbers.get("points", {}).items())
+
+
+def _points(given: Mapping[str, Any], where: str) -> CollectivePoints:
+    sizes, seconds = tuple(given["num_bytes"]), tuple(given["time_s"])
+    if len(sizes) != len(seconds) or list(sizes) != sorted(set(sizes)):
+        raise ProfileError(f"{where}.points: num_bytes must ascend, with one time_s for each")
+    return CollectivePoints(sizes, seconds)
+
+
+def device_from_json(fields: Mapping[str, Any]) -> DeviceProfile:
+    """A device from JSON data that `validate` accepts as one."""
+    curves = {}
+    for dtype, curve in fields.get("matmul_curves", {}).items():
+        tiles = tuple(tuple(tile) for tile in curve["tiles"])
+        scales = tuple((name, tuple(sizes), tuple(factors)) for name, sizes, factors in curve.get("scales", ()))
+        curves[dtype] = MatmulCurve(**{**curve, "tiles": tiles, "scales": scales})
+    return DeviceProfile(**{**fields, "matmul_curves": curves})
 
 
 @cache

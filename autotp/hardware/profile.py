@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from autotp.errors import ProfileError
+from autotp.hardware.curves import CollectivePoints, MatmulCurve
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast")
 
@@ -19,6 +20,10 @@ class DeviceProfile:
       attention's share.
     - `memory_bytes_per_s`: achievable memory bandwidth. `launch_s`: the least time that one operator takes.
     - `memory_bytes`: installed memory. `process_bytes`: what a process and its communicators take of it.
+    - `matmul_curves`: by dtype, products with their tile and wave steps; `matmul_rate` is for dtypes without one.
+    - `operator_factors`: by operator (`gelu`, or `gelu.backward`), its measured time over the roofline's, as measured.
+    - `host_operator_s`: what the host takes to start an operator, which no operator undercuts; `step_s`: what a step
+      takes beside its operators.
     - `peak_flops_per_s`: the datasheet's dense peak by dtype, for utilisation figures only; never used to predict.
     - `source`: where each number is from, by field name. `is_measured`: whether rates were measured on this device.
     """
@@ -36,6 +41,10 @@ class DeviceProfile:
     date: str
     is_measured: bool
     peak_flops_per_s: Mapping[str, float] = field(default_factory=dict)
+    matmul_curves: Mapping[str, MatmulCurve] = field(default_factory=dict)
+    operator_factors: Mapping[str, float] = field(default_factory=dict)
+    host_operator_s: float = 0.0
+    step_s: float = 0.0
 
     def matmul_rate(self, dtype: str) -> float:
         """Floating-point operations per second that matrix products reach. Raises ProfileError for an unknown dtype."""
@@ -58,13 +67,15 @@ class DeviceProfile:
 class CollectiveProfile:
     """Latency and bus bandwidth of one collective by group size: linear between the sizes listed.
 
-    Beyond the largest group every further rank adds `added_rank_s` to the latency and the bandwidth stays.
+    Beyond the largest group every further rank adds `added_rank_s` to the latency and the bandwidth stays. `points`, by
+    group size, are measured times: what they span is interpolated, and the line is for the rest.
     """
 
     num_ranks: tuple[int, ...]
     latency_s: tuple[float, ...]
     bus_bytes_per_s: tuple[float, ...]
     added_rank_s: float
+    points: Mapping[int, CollectivePoints] = field(default_factory=dict)
 
     def at(self, num_ranks: int) -> tuple[float, float]:
         """(latency_s, bus_bytes_per_s) in a group of this size."""
@@ -97,5 +108,6 @@ class LinkProfile:
         for kind, own in self.collectives.items():
             limit = [inside.collective(kind).at(num_rails)[1]] * len(own.num_ranks)
             bandwidth = tuple(min(num_rails * b, top) for b, top in zip(own.bus_bytes_per_s, limit, strict=True))
+            # points are of one rank per node: with more the line holds
             found[kind] = CollectiveProfile(own.num_ranks, own.latency_s, bandwidth, own.added_rank_s)
         return LinkProfile(self.kind, found, self.source, self.date, self.is_measured)
