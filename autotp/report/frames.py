@@ -8,11 +8,19 @@ import pandas as pd
 from autotp.errors import AutoTPError
 from autotp.placement import format_placement
 from autotp.plans import Plan
+from autotp.report.fallbacks import fallbacks
 from autotp.report.layer_rows import layer_rows
 from autotp.report.moves import moved_values
 from autotp.report.reasons import Reasons
+from autotp.report.roofline import roofline
+from autotp.report.units import seconds, size
 from autotp.report.words import describe_strategy, join_shapes, join_sizes, short_op
 from autotp.report.work import local_bytes, local_flops, local_tensors
+
+
+BASELINES = {
+    "single_device": "one device", "replicated": "every device does everything", "megatron": "Megatron's plan",
+}  # fmt: skip
 
 
 def frames(plan: Plan) -> dict[str, pd.DataFrame]:
@@ -32,7 +40,7 @@ def plans(plan: Plan) -> pd.DataFrame:
     own, solver = plan.summary["predicted"], plan.summary["solver"]
     rows = [(f"this plan ({solver['strategy']})", own["step_s"], max(own["memory_bytes"]), solver["fits"])]
     rows += [
-        (name, row["step_s"], row["memory_bytes"], row["fits"])
+        (BASELINES.get(name, name), row["step_s"], row["memory_bytes"], row["fits"])
         for name, row in plan.summary["baselines"].items()
         if row is not None
     ]
@@ -73,14 +81,14 @@ def operators(plan: Plan) -> pd.DataFrame:
     for name, node in plan.nodes.items():
         if node.kind == "op":
             operands, results = local_tensors(plan, name)
-            seconds = node.forward_s + node.backward_s
+            time_s = node.forward_s + node.backward_s
             rows.append(
                 (
                     name, node.module, short_op(node.op), *describe_strategy(short_op(node.op), plan.strategies[name]),
                     ", ".join(join_sizes(shape) for _, shape in operands),
                     ", ".join(join_sizes(shape) for _, shape in results),
                     results[0][0].dtype if results else "", local_flops(plan, name), local_bytes(plan, name),
-                    node.forward_s, node.backward_s, seconds, seconds / step_s,
+                    node.forward_s, node.backward_s, time_s, time_s / step_s,
                 )
             )  # fmt: skip
     columns = ["node", "module", "op", *_axes(plan), "local_operands", "local_results", "dtype", "local_flops"]
@@ -115,6 +123,30 @@ def balance(plan: Plan) -> pd.DataFrame:
     devices = plan.cluster["devices"][: plan.mesh.num_ranks]
     columns = {"device": devices, **{name: found[name] for name in ("compute_s", "busy_share", "idle_share")}}
     return pd.DataFrame(columns).rename_axis("rank").reset_index()
+
+
+def devices(plan: Plan) -> pd.DataFrame:
+    """Per rank: seconds of a step that it computes, talks with nothing else to do, and waits for slower ranks."""
+    step_s, exposed_s = (plan.summary["predicted"][name] for name in ("step_s", "exposed_communication_s"))
+    found = balance(plan)[["rank", "device", "compute_s"]]
+    waits = (step_s - exposed_s - found["compute_s"]).clip(lower=0.0)
+    return found.assign(communication_s=exposed_s, waiting_s=waits.where(waits > 1e-9 * step_s, 0.0), step_s=step_s)
+
+
+def solver(plan: Plan) -> pd.DataFrame:
+    """What the solver says of the plan: status, bound, gap, variables, and what it was asked."""
+    found = plan.summary["solver"]
+    words = {
+        "strategy": found["strategy"],
+        "objective": found["objective"],
+        "status": found["status"],
+        "bound": seconds(found["bound_s"]) if found["bound_s"] else "none",
+        "gap": f"{found['gap']:.4%}",
+        "variables": f"{found['num_variables']:,}",
+        "memory limit": size(found["memory_limit_bytes"]),
+        "fits": "yes" if found["fits"] else "no",
+    }
+    return pd.DataFrame(list(words.items()), columns=["what", "value"])
 
 
 def scaling(plan: Plan) -> pd.DataFrame:
@@ -159,6 +191,10 @@ TABLES: dict[str, Callable[[Plan], pd.DataFrame]] = {
     "parameters": parameters,
     "redistributions": redistributions,
     "scaling": scaling,
+    "devices": devices,
     "balance": balance,
+    "roofline": roofline,
+    "fallbacks": fallbacks,
+    "solver": solver,
     "profile": profile,
 }

@@ -14,7 +14,7 @@ from autotp.report.layered import layered
 from autotp.report.units import seconds
 from autotp.report.words import describe_move, describe_strategy, join_sizes, short_op
 
-LETTER = 6.3  # pixels of a letter, on average
+LETTER, BOLD = 6.7, 7.2  # pixels of a letter, on average
 LINE, PAD, SPACE = 15.0, 9.0, 26.0  # of text, inside a box, between rows
 ENTRY, EXIT = "entry", "exit"
 NUM_OPS = 4
@@ -33,7 +33,7 @@ class Shape:
 
     @property
     def width(self) -> float:
-        return max(LETTER * max(map(len, [self.title, *self.lines, *self.sent])) + 2 * PAD, 90.0)
+        return max(BOLD * len(self.title), LETTER * max(map(len, [*self.lines, *self.sent]), default=0), 72.0) + 2 * PAD
 
     @property
     def box_height(self) -> float:

@@ -1,30 +1,21 @@
 """The figures of a plan, by name: what the page shows and what `--plots` writes. All numbers are predicted."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from autotp.plans import Plan
-from autotp.report.style import LIGHT, figure, styled
+from autotp.report.axes import WIDTH, axes, end, finish, legend
+from autotp.report.plots_roofline import roofline_figure
+from autotp.report.style import LIGHT
 from autotp.report.timeline import merged, timeline
 from autotp.report.units import seconds, size
 
-WIDTH = 7.6  # inches
 MAX_BARS = 16  # ranks drawn; of more, one of each kind
 MEMORY = {
     "parameters": "parameters", "gradients": "gradients", "optimizer": "state", "activations": "activations",
     "transient": "transient", "process": "process",
 }  # fmt: skip
-
-
-@contextlib.contextmanager
-def _axes(height: float) -> Iterator[tuple[Figure, Axes]]:
-    with mpl.rc_context(styled()):
-        fig = figure(WIDTH, height)
-        yield fig, fig.subplots()
 
 
 def time_parts(plan: Plan) -> dict[str, float]:
@@ -34,32 +25,32 @@ def time_parts(plan: Plan) -> dict[str, float]:
     return {**parts, "communication": predicted["exposed_communication_s"]}
 
 
-def time_figure(plan: Plan) -> Figure:
+def time_figure(plan: Plan, width: float = WIDTH) -> Figure:
     """This plan and its baselines, step times one above the other; this plan's by part."""
     parts = time_parts(plan)
     others = [(name, row) for name, row in plan.summary["baselines"].items() if row is not None]
     names = {"single_device": "one device", "replicated": "all replicated", "megatron": "Megatron's plan"}
-    with _axes(0.9 + 0.42 * (1 + len(others))) as (fig, ax):
+    with axes(width, 0.9 + 0.42 * (1 + len(others))) as (fig, ax):
         left = 0.0
         for name, value in parts.items():
             ax.barh("this plan", value, left=left, color=LIGHT[name], label=name, height=0.62)
             left += value
-        _end(ax, 0, left, seconds(left))
+        end(ax, 0, left, seconds(left))
         for index, (name, row) in enumerate(others, start=1):
             ax.barh(names.get(name, name), row["step_s"], color=LIGHT["process"], height=0.62)
-            _end(ax, index, row["step_s"], seconds(row["step_s"]) + ("" if row["fits"] else ", does not fit"))
-        _finish(ax, seconds, [left, *(row["step_s"] for _, row in others)])
+            end(ax, index, row["step_s"], seconds(row["step_s"]) + ("" if row["fits"] else ", does not fit"))
+        finish(ax, seconds, [left, *(row["step_s"] for _, row in others)])
         ax.invert_yaxis()
-        _legend(ax)
+        legend(ax)
         return fig
 
 
-def memory_figure(plan: Plan) -> Figure:
+def memory_figure(plan: Plan, width: float = WIDTH) -> Figure:
     """Bytes of every rank stacked by what they are for, against what its device has."""
     rows = plan.summary["predicted"]["memory_parts_bytes"]
     labels = _ranks(plan, [tuple(row.values()) for row in rows])
     devices = plan.cluster["device_profiles"]
-    with _axes(1.0 + 0.26 * len(labels)) as (fig, ax):
+    with axes(width, 1.0 + 0.26 * len(labels)) as (fig, ax):
         for y, (_, rank) in enumerate(labels):
             left = 0.0
             for part, colour in MEMORY.items():
@@ -69,18 +60,18 @@ def memory_figure(plan: Plan) -> Figure:
             capacity = devices[plan.cluster["devices"][rank]]["memory_bytes"]
             ax.plot([capacity, capacity], [y - 0.45, y + 0.45], color=LIGHT["limit"], linewidth=2,
                     label="capacity" if y == 0 else None)  # fmt: skip
-            _end(ax, y, left, size(left))
+            end(ax, y, left, size(left))
         ax.set_yticks(range(len(labels)), [label for label, _ in labels])
         most = max(devices[name]["memory_bytes"] for name in plan.cluster["devices"][: plan.mesh.num_ranks])
-        _finish(ax, size, [most, *(sum(row.values()) for row in rows)], step=2**30)
+        finish(ax, size, [most, *(sum(row.values()) for row in rows)], step=2**30)
         ax.invert_yaxis()
-        _legend(ax)
+        legend(ax)
         return fig
 
 
-def timeline_figure(plan: Plan) -> Figure:
+def timeline_figure(plan: Plan, width: float = WIDTH) -> Figure:
     """One step of the slowest rank: computing above, talking below."""
-    with _axes(1.5) as (fig, ax):
+    with axes(width, 1.5) as (fig, ax):
         events = merged(timeline(plan))
         for y, stream in enumerate(("compute", "communication")):
             for phase in ("forward", "backward", "optimizer"):
@@ -89,32 +80,32 @@ def timeline_figure(plan: Plan) -> Figure:
                 ax.broken_barh(spans, (y - 0.36, 0.72), facecolors=colour, linewidth=0)
         ax.set_yticks([0, 1], ["compute", "communication"])
         ax.invert_yaxis()
-        _finish(ax, seconds, [events[-1].end_s if events else 1.0], room=1.0)
+        finish(ax, seconds, [events[-1].end_s if events else 1.0], room=1.0)
         return fig
 
 
-def balance_figure(plan: Plan) -> Figure:
+def balance_figure(plan: Plan, width: float = WIDTH) -> Figure:
     """Seconds that every rank computes, against the step."""
     compute_s = plan.summary["balance"]["compute_s"]
     labels = _ranks(plan, compute_s)
-    with _axes(1.0 + 0.26 * len(labels)) as (fig, ax):
+    with axes(width, 1.0 + 0.26 * len(labels)) as (fig, ax):
         step_s = plan.summary["predicted"]["step_s"]
         for y, (_, rank) in enumerate(labels):
             ax.barh(y, compute_s[rank], color=LIGHT["forward"], height=0.66, label="computes" if y == 0 else None)
             ax.barh(y, step_s - compute_s[rank], left=compute_s[rank], color=LIGHT["line"], height=0.66,
                     label="talks or waits" if y == 0 else None)  # fmt: skip
-            _end(ax, y, step_s, f"{compute_s[rank] / step_s:.0%} busy")
+            end(ax, y, step_s, f"{compute_s[rank] / step_s:.0%} busy")
         ax.set_yticks(range(len(labels)), [label for label, _ in labels])
         ax.invert_yaxis()
-        _finish(ax, seconds, [step_s])
-        _legend(ax)
+        finish(ax, seconds, [step_s])
+        legend(ax)
         return fig
 
 
-def scaling_figure(plan: Plan) -> Figure:
+def scaling_figure(plan: Plan, width: float = WIDTH) -> Figure:
     """Step time over degrees, by a sweep, with Megatron's plan and a perfect division of the first degree."""
     rows = plan.summary["sweep"]
-    with _axes(3.0) as (fig, ax):
+    with axes(width, 3.0) as (fig, ax):
         ranks = [row["num_ranks"] for row in rows]
         ax.plot(ranks, [row["step_s"] for row in rows], "o-", color=LIGHT["forward"], label="this planner")
         megatron = [(row["num_ranks"], row["megatron_s"]) for row in rows if row["megatron_s"] is not None]
@@ -132,17 +123,18 @@ def scaling_figure(plan: Plan) -> Figure:
         ax.minorticks_off()
         shown = sorted({*(row["step_s"] for row in rows), min(ideal)})
         ax.set_yticks(shown, [seconds(value) for value in shown])
-        _legend(ax)
+        legend(ax)
         return fig
 
 
-def figures(plan: Plan) -> dict[str, Callable[[Plan], Figure]]:
+def figures(plan: Plan) -> dict[str, Callable[[Plan, float], Figure]]:
     """The figures that this plan has data for."""
-    found: dict[str, Callable[[Plan], Figure]] = {
+    found: dict[str, Callable[[Plan, float], Figure]] = {
         "time": time_figure,
         "memory": memory_figure,
         "timeline": timeline_figure,
         "balance": balance_figure,
+        "roofline": roofline_figure,
     }
     return {**found, "scaling": scaling_figure} if plan.summary.get("sweep") else found
 
@@ -160,27 +152,6 @@ def _ranks(plan: Plan, keys: Sequence[object]) -> list[tuple[str, int]]:
     return [(f"rank {ranks[0]}" + (f" +{len(ranks) - 1}" if ranks[1:] else ""), ranks[0]) for ranks in shown]
 
 
-def _end(ax: Axes, y: float, x: float, text: str) -> None:
-    ax.annotate(text, (x, y), xytext=(4, 0), textcoords="offset points", va="center", color=LIGHT["ink"])
-
-
-def _finish(
-    ax: Axes, words: Callable[[float], str], values: Sequence[float], *, room: float = 1.18, step: float = 0
-) -> None:
-    """Ticks in words, and room for the words behind the longest bar."""
-    ax.set_xlim(0, room * max(values))
-    if step:  # bytes read well in powers of two only
-        while max(values) / step > 6:
-            step *= 2
-        ax.set_xticks([step * i for i in range(int(max(values) / step) + 1)])
-    ticks = [tick for tick in ax.get_xticks() if tick <= room * max(values)]
-    ax.set_xticks(ticks, [words(tick) for tick in ticks])
-
-
-def _legend(ax: Axes) -> None:
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=8, handlelength=1, columnspacing=1.2)
-
-
-def draw(plan: Plan) -> Mapping[str, Figure]:
+def draw(plan: Plan, width: float = WIDTH) -> Mapping[str, Figure]:
     """All figures of a plan, drawn."""
-    return {name: make(plan) for name, make in figures(plan).items()}
+    return {name: make(plan, width) for name, make in figures(plan).items()}

@@ -92,11 +92,18 @@ def png(fig: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def inline(text: str) -> str:
-    """An SVG file as an element of the page: as wide as its place, in the page's colours and font."""
+def inline(text: str, prefix: str = "") -> str:
+    """An SVG file as an element of the page: as wide as its place, in the page's colours and font.
+
+    `prefix`: of all ids in it, which must be unique in the page.
+    """
     text = text[text.index("<svg") :]
     text = re.sub(r'<svg ([^>]*?)width="[\d.]+pt" ([^>]*?)height="[\d.]+pt"', r"<svg \1\2", text, count=1)
+    text = re.sub(r'<svg ([^>]*?)height="[\d.]+pt" ([^>]*?)width="[\d.]+pt"', r"<svg \1\2", text, count=1)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{prefix}', text)
+    text = re.sub(r'(href="|url\()#', rf"\1#{prefix}", text)
     for name, colour in LIGHT.items():
         text = text.replace(colour, f"var(--{name})")
     return text.replace("'DejaVu Sans', sans-serif", "inherit").replace("'DejaVu Sans'", "inherit").strip()

@@ -1,0 +1,69 @@
+"""The page: one HTML file with everything in it, rendered from a plan."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from autotp.plans import Plan
+from autotp.report.answer import facts, model_name
+from autotp.report.axes import NARROW, WIDTH
+from autotp.report.block import find_block
+from autotp.report.picture import picture
+from autotp.report.plots import draw
+from autotp.report.sections import sections
+from autotp.report.style import DARK, LIGHT, inline, svg
+
+
+def render(plan: Plan) -> str:
+    """The report of a plan as HTML; equal plans give equal bytes."""
+    return _environment().get_template("report.html.jinja").render(
+        title=model_name(plan),
+        plan=plan,
+        version=version("autotp"),
+        facts=facts(plan),
+        sections=sections(plan),
+        figures=_figures(plan),
+        block=_block(plan),
+        light=LIGHT,
+        dark=DARK,
+    )  # fmt: skip
+
+
+def block_svg(plan: Plan) -> str | None:
+    """The picture of a repeated block, as an element of the page; None where the model has no such block."""
+    found = _block(plan)
+    return None if found is None else str(found["svg"])
+
+
+def _figures(plan: Plan) -> dict[str, dict[str, Markup]]:
+    """Per figure its drawing for a wide and for a narrow page."""
+    found: dict[str, dict[str, Markup]] = {}
+    for kind, width in (("wide", WIDTH), ("narrow", NARROW)):
+        for name, figure in draw(plan, width).items():
+            found.setdefault(name, {})[kind] = Markup(inline(svg(figure), prefix=f"{name}-{kind}-"))  # noqa: S704
+    return found
+
+
+def _block(plan: Plan) -> Mapping[str, Any] | None:
+    block = find_block(plan)
+    if block is None:
+        return None
+    drawn = _environment().get_template("block.svg.jinja").render(
+        picture=picture(plan, block), title=block.layer or "whole model"
+    )  # fmt: skip
+    return {"svg": Markup(drawn), "layer": block.layer, "count": block.count}  # noqa: S704
+
+
+def _environment() -> Environment:
+    found = Environment(loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+                        lstrip_blocks=True)  # fmt: skip
+    found.globals["include_file"] = lambda name: Markup(_source(name))  # noqa: S704  # our own files
+    return found
+
+
+def _source(name: str) -> str:
+    return files("autotp.reports").joinpath(name).read_text()
