@@ -18,7 +18,7 @@ from autotp.redistribute import Step
 from autotp.rules.strategy import Choice, Strategy
 
 
-def write_atomically(path: str | Path, text: str) -> None:
+def write_atomically(path: str | Path, content: str | bytes) -> None:
     """Write aside and rename, so that a reader never sees half a file. Raises AutoTPError where that is not possible."""
     path = Path(path)
     try:
@@ -26,15 +26,17 @@ def write_atomically(path: str | Path, text: str) -> None:
     except OSError as error:
         raise AutoTPError(f"cannot write {path}: {error.strerror}") from error
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:  # an interrupt too leaves nothing behind
         os.unlink(temporary)
-        raise AutoTPError(f"cannot write {path}: {error.strerror}") from error
+        if isinstance(error, OSError):
+            raise AutoTPError(f"cannot write {path}: {error.strerror}") from error
+        raise
 
 
 def save(plan: Plan, path: str | Path) -> None:

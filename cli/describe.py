@@ -36,7 +36,10 @@ def summary_json(plan: Plan) -> dict[str, Any]:
 
 
 def describe_plan(
-    plan: Plan, timing: Mapping[str, float] | None = None, output: Path | None = None
+    plan: Plan,
+    timing: Mapping[str, float] | None = None,
+    output: Path | None = None,
+    report: Path | None = None,
 ) -> Iterable[RenderableType]:
     """The whole plan, top to bottom: what, how long, how much, compared with what, how found, and how it is split."""
     yield from _header(plan)
@@ -52,6 +55,8 @@ def describe_plan(
         yield "  ".join(f"{name.removesuffix('_s')} {units.seconds(value)}" for name, value in timing.items())
     if output is not None:
         yield f"plan written to {output}"
+    if report is not None:
+        yield f"report written to {report}"
 
 
 def _header(plan: Plan) -> Iterable[RenderableType]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,9 @@ from autotp.mesh import Mesh
 MODEL_HELP = "A Python model file (build_model, example_inputs), or a Hugging Face config.json or a folder with one."
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
+PlanFile = Annotated[
+    Path, typer.Argument(metavar="PLAN", help="A file that `autotp plan -o` wrote.", show_default=False)
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="K=V", help="Option of the model file; JSON, or else text. Repeatable."),
@@ -59,6 +63,12 @@ def _value(text: str) -> Any:
 
 def _refuse(constant: str) -> None:
     raise ValueError(constant)  # NaN and Infinity are not JSON, and a plan could not store them: they stay text
+
+
+def check_folder(path: Path | None) -> None:
+    """Raises AutoTPError where a file cannot be written since its folder is missing: before any work is done."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise AutoTPError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def parse_mesh(devices: int | None, mesh: str | None) -> Mesh | None:

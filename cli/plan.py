@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from autotp.errors import AutoTPError
 from autotp.report.units import parse_bytes
 
 from . import options as opt
@@ -40,14 +39,17 @@ def plan(
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds after which the solver stops.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="An operator without a rule is an error.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the plan here.")] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write a report as an HTML page here.")
+    ] = None,
     json: opt.Json = False,
 ) -> Answer:
     """Plan how to split MODEL over a mesh of a cluster: the fastest plan that fits."""
     axes = opt.parse_mesh(devices, mesh)
     chosen = opt.parse_settings(settings)
     memory_bytes = parse_bytes(memory) if memory is not None else None
-    if output is not None and not output.absolute().parent.is_dir():
-        raise AutoTPError(f"cannot write {output}: there is no folder {output.parent}")
+    opt.check_folder(output)
+    opt.check_folder(report)
     with progress("loading") as status:
         planner, cost = load("planner"), load("cost.problem")
         asked = planner.Options(
@@ -61,5 +63,12 @@ def plan(
         )  # fmt: skip
     if output is not None:
         load("plan_file").save(planned.plan, output)
-    data = {**summary_json(planned.plan), "timing": dict(planned.timing), "output": output and str(output)}
-    return Answer(data, lambda: describe_plan(planned.plan, planned.timing, output))
+    if report is not None:
+        load("report.files").write_page(planned.plan, report)
+    data = {
+        **summary_json(planned.plan),
+        "timing": dict(planned.timing),
+        "output": output and str(output),
+        "report": report and str(report),
+    }
+    return Answer(data, lambda: describe_plan(planned.plan, planned.timing, output, report))

@@ -1,7 +1,6 @@
 """`autotp show`: a plan that was made before, or one side of it."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,9 +25,7 @@ from .tables import plain_table
 
 
 def show(
-    plan: Annotated[
-        Path, typer.Argument(metavar="PLAN", help="A file that `autotp plan -o` wrote.", show_default=False)
-    ],
+    plan: opt.PlanFile,
     node: Annotated[str | None, typer.Option("--node", metavar="NAME", help="One node of the graph.")] = None,
     parameters: Annotated[bool, typer.Option("--parameters", help="Where every parameter and buffer is.")] = False,
     collectives: Annotated[bool, typer.Option("--collectives", help="Every redistribution with its price.")] = False,

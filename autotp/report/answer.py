@@ -45,7 +45,8 @@ def answer(plan: Plan) -> list[str]:
 def _mesh(plan: Plan) -> str:
     step_s = plan.summary["predicted"]["step_s"]
     what = "training step" if plan.mode == "train" else "inference step"
-    here = f"a {what} of {model_name(plan)} ({count(num_parameters(plan))} parameters) is predicted to take {seconds(step_s)}"
+    model = f"{model_name(plan)} ({count(num_parameters(plan))} parameters)"
+    here = f"a {what} of {model} is predicted to take {seconds(step_s)}"
     where = f"{plan.mesh} of {plan.cluster['name']} ({devices(plan)})"
     rows = plan.summary.get("sweep") or []
     fitting = [row for row in rows if row.get("fits") and row.get("step_s")]
@@ -68,7 +69,9 @@ def _speed(plan: Plan) -> str:
             continue
         fits = "" if row["fits"] else ", if it fitted"
         parts.append(f"{_compared(step_s, row['step_s'])} {words} ({seconds(row['step_s'])}{fits})")
-    return f"That is {' and '.join(part for part in parts if part)}.".replace("and Megatron's plan does", "; Megatron's plan does")
+    return f"That is {' and '.join(part for part in parts if part)}.".replace(
+        "and Megatron's plan does", "; Megatron's plan does"
+    )
 
 
 def _compared(step_s: float, other_s: float) -> str:
@@ -110,7 +113,11 @@ def facts(plan: Plan) -> list[Fact]:
         found.append(Fact(f"{single['step_s'] / predicted['step_s']:.2f}×", "the speed of one device"))
     most = max(predicted["memory_bytes"])
     found.append(Fact(size(most), f"of {size(solver['memory_limit_bytes'])} per device", not solver["fits"]))
-    found.append(Fact(share(predicted["exposed_communication_s"], predicted["step_s"]), "of the step is waiting for communication"))
+    found.append(
+        Fact(
+            share(predicted["exposed_communication_s"], predicted["step_s"]), "of the step is waiting for communication"
+        )
+    )
     fraction = plan.summary["coverage"]["split_matmul_flops_fraction"]
     found.append(Fact(f"{fraction:.1%}", "of the matmul FLOPs are split over every axis", fraction < 0.9))
     found.append(Fact(proof.get(solver["status"], solver["status"]), f"objective: {solver['objective']}"))

@@ -21,6 +21,10 @@ def axes(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
         yield fig, fig.subplots()
 
 
+def _is_narrow(ax: Axes) -> bool:
+    return ax.figure.get_figwidth() <= NARROW if isinstance(ax.figure, Figure) else False
+
+
 def end(ax: Axes, y: float, x: float, text: str) -> None:
     """Words behind the end of a bar."""
     ax.annotate(text, (x, y), xytext=(4, 0), textcoords="offset points", va="center", color=LIGHT["ink"])
@@ -36,7 +40,7 @@ def finish(
             step *= 2
         ax.set_xticks([step * i for i in range(int(max(values) / step) + 1)])
     ticks = [tick for tick in ax.get_xticks() if tick <= room * max(values)]
-    if ax.get_figure().get_figwidth() <= NARROW:  # words need room
+    if _is_narrow(ax):  # words need room
         ticks = ticks[:: max(1, math.ceil(len(ticks) / 4))]
     ax.set_xticks(ticks, [words(tick) for tick in ticks])
 
@@ -44,8 +48,6 @@ def finish(
 def legend(ax: Axes) -> None:
     """Above the axes."""
     labels = ax.get_legend_handles_labels()[1]
-    letters = 100 if ax.get_figure().get_figwidth() > NARROW else 44
+    letters = 44 if _is_narrow(ax) else 112
     ncols = max(1, min(len(labels), letters // (max(map(len, labels), default=1) + 4)))
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols, fontsize=8, handlelength=1, columnspacing=1.2)
-
-

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from autotp.errors import PlanError
 from autotp.measurement import Compared, Measurement
-from autotp.plan_file import dumps, plan_identity
+from autotp.plan_file import plan_identity
 from autotp.plans import Plan
 from autotp.report.axes import WIDTH, axes, end, finish, legend
 from autotp.report.style import LIGHT
@@ -16,7 +16,7 @@ from autotp.report.units import seconds
 
 def check_belongs(plan: Plan, measurement: Measurement) -> None:
     """Raises PlanError where a measurement is one of another plan."""
-    if measurement.plan_identity != plan_identity(dumps(plan)):
+    if measurement.plan_identity != plan_identity(plan):
         raise PlanError(
             f"the measurement is of another plan (mesh {measurement.mesh} on {measurement.cluster}, {measurement.date}): "
             "measure this one with `autotp measure MODEL --plan PLAN`"

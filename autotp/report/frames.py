@@ -17,7 +17,6 @@ from autotp.report.units import seconds, size
 from autotp.report.words import describe_strategy, join_shapes, join_sizes, short_op
 from autotp.report.work import local_bytes, local_flops, local_tensors
 
-
 BASELINES = {
     "single_device": "one device", "replicated": "every device does everything", "megatron": "Megatron's plan",
 }  # fmt: skip
@@ -107,13 +106,13 @@ def parameters(plan: Plan) -> pd.DataFrame:
 
 def redistributions(plan: Plan) -> pd.DataFrame:
     """Every step of every value: what it does, over which link, how long it takes, and why it is there."""
-    reasons = Reasons(plan)
+    reasons, links = Reasons(plan), {axis: link_of(plan, axis) for axis in plan.mesh.names}
     rows = [
-        (str(m.value), m.module, m.what, m.axis, m.change, m.forward, m.backward, m.num_bytes, m.forward_s,
+        (str(m.value), m.module, m.what, m.axis, links[m.axis], m.change, m.forward, m.backward, m.num_bytes, m.forward_s,
          m.backward_s, m.forward_s + m.backward_s, reasons.of(m))
         for m in moved_values(plan)
     ]  # fmt: skip
-    columns = ["value", "module", "what", "axis", "change", "forward", "backward", "num_bytes", "forward_s"]
+    columns = ["value", "module", "what", "axis", "link", "change", "forward", "backward", "num_bytes", "forward_s"]
     return pd.DataFrame(rows, columns=[*columns, "backward_s", "time_s", "why"])
 
 
@@ -168,6 +167,14 @@ def profile(plan: Plan) -> pd.DataFrame:
             rows.append((f"link {name} ({link['kind']})", f"{kind}, groups of {numbers['num_ranks']}", text,
                          link["source"]))  # fmt: skip
     return pd.DataFrame(rows, columns=["part", "field", "value", "source"])
+
+
+def link_of(plan: Plan, axis: str) -> str:
+    """What the ranks of an axis talk over: `NVSwitch inside a node`."""
+    per_node = plan.cluster["ranks_per_node"]
+    groups = plan.mesh.groups(plan.mesh.names.index(axis))
+    place = "inter" if any(len({rank // per_node for rank in group}) > 1 for group in groups) else "intra"
+    return f"{plan.cluster['links'][place]['kind']} {'between nodes' if place == 'inter' else 'inside a node'}"
 
 
 def _number(value: Any) -> str:

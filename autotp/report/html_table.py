@@ -52,7 +52,9 @@ def html_table(name: str, frame: pd.DataFrame) -> HtmlTable:
     """Columns that are empty everywhere are left out."""
     kept = [c for c in frame.columns if not (frame[c].isna() | (frame[c].astype(str) == "")).all()]
     words = [_words(str(column)) for column in kept]
-    numeric = tuple(word is not None or pd.api.types.is_numeric_dtype(frame[c]) for word, c in zip(words, kept, strict=True))
+    numeric = tuple(
+        word is not None or pd.api.types.is_numeric_dtype(frame[c]) for word, c in zip(words, kept, strict=True)
+    )
     rows = tuple(
         tuple(_cell(value, word) for value, word in zip(row, words, strict=True))
         for row in frame[kept].itertuples(index=False, name=None)
@@ -84,7 +86,9 @@ def _cell(value: Any, words: Callable[[float], str] | None) -> Cell:
     return Cell(words(float(value)) if words else f"{value:,}", float(value))
 
 
-def folded(frame: pd.DataFrame, key: str, *, without: Sequence[str] = (), each: Sequence[str] = ("time_s",)) -> pd.DataFrame:
+def folded(
+    frame: pd.DataFrame, key: str, *, without: Sequence[str] = (), each: Sequence[str] = ("time_s",)
+) -> pd.DataFrame:
     """Rows that differ only in the indices of the module path `key` as one, with how often it is there.
 
     `without`: columns to leave out, which name single occurrences. Columns in `each` are summed up over the occurrences;

@@ -7,26 +7,35 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
+from autotp.measurement import Measurement
 from autotp.plans import Plan
 from autotp.report.answer import facts, model_name
 from autotp.report.axes import NARROW, WIDTH
 from autotp.report.block import find_block
+from autotp.report.compared import check_belongs
+from autotp.report.compared import figure as measured_figure
 from autotp.report.picture import picture
 from autotp.report.plots import draw
 from autotp.report.sections import sections
 from autotp.report.style import DARK, LIGHT, inline, svg
 
 
-def render(plan: Plan) -> str:
-    """The report of a plan as HTML; equal plans give equal bytes."""
+def render(plan: Plan, measurement: Measurement | None = None) -> str:
+    """The report of a plan as HTML; equal plans give equal bytes.
+
+    Raises PlanError where the measurement is one of another plan.
+    """
+    if measurement is not None:
+        check_belongs(plan, measurement)
     return _environment().get_template("report.html.jinja").render(
         title=model_name(plan),
         plan=plan,
         version=version("autotp"),
         facts=facts(plan),
-        sections=sections(plan),
-        figures=_figures(plan),
+        sections=sections(plan, measurement),
+        figures=_figures(plan, measurement),
         block=_block(plan),
         light=LIGHT,
         dark=DARK,
@@ -39,12 +48,18 @@ def block_svg(plan: Plan) -> str | None:
     return None if found is None else str(found["svg"])
 
 
-def _figures(plan: Plan) -> dict[str, dict[str, Markup]]:
+def figures(plan: Plan, measurement: Measurement | None = None, width: float = WIDTH) -> dict[str, Figure]:
+    """All figures by name."""
+    found = dict(draw(plan, width))
+    return {**found, "measured": measured_figure(measurement, width)} if measurement else found
+
+
+def _figures(plan: Plan, measurement: Measurement | None) -> dict[str, dict[str, Markup]]:
     """Per figure its drawing for a wide and for a narrow page."""
     found: dict[str, dict[str, Markup]] = {}
     for kind, width in (("wide", WIDTH), ("narrow", NARROW)):
-        for name, figure in draw(plan, width).items():
-            found.setdefault(name, {})[kind] = Markup(inline(svg(figure), prefix=f"{name}-{kind}-"))  # noqa: S704
+        for name, figure in figures(plan, measurement, width).items():
+            found.setdefault(name, {})[kind] = Markup(inline(svg(figure), prefix=f"{name}-{kind}-"))
     return found
 
 
@@ -55,14 +70,24 @@ def _block(plan: Plan) -> Mapping[str, Any] | None:
     drawn = _environment().get_template("block.svg.jinja").render(
         picture=picture(plan, block), title=block.layer or "whole model"
     )  # fmt: skip
-    return {"svg": Markup(drawn), "layer": block.layer, "count": block.count}  # noqa: S704
+    return {"svg": Markup(drawn), "layer": block.layer, "count": block.count}
 
 
 def _environment() -> Environment:
     found = Environment(loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                         lstrip_blocks=True)  # fmt: skip
-    found.globals["include_file"] = lambda name: Markup(_source(name))  # noqa: S704  # our own files
+    found.filters["breakable"] = _breakable
+    found.globals["include_file"] = lambda name: Markup(_source(name))  # our own files
     return found
+
+
+def _breakable(text: str) -> Markup:
+    """Text that may be wrapped after dots, as paths of modules must be on a narrow page."""
+    return (
+        Markup("<wbr>").join(part + "." for part in text.split(".")[:-1])
+        + Markup("<wbr>") * ("." in text)
+        + text.split(".")[-1]
+    )
 
 
 def _source(name: str) -> str:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from autotp.measurement import Measurement
 from autotp.plans import Plan
-from autotp.report import frames
+from autotp.report import compared, frames
 from autotp.report.answer import answer
 from autotp.report.block import find_block
 from autotp.report.fallbacks import fallbacks
@@ -18,7 +19,7 @@ from autotp.report.units import seconds, share, size
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """`badge`: predicted, measured, datasheet or decided. `figures`: names of plots. `with_block`: shows the picture of a block."""
+    """`badge`: predicted, measured, datasheet or decided. `figures`: names of plots. `with_block`: a block's picture too."""
 
     key: str
     title: str
@@ -30,25 +31,25 @@ class Section:
     notes: tuple[str, ...] = field(default=())
 
 
-def sections(plan: Plan) -> list[Section]:
+def sections(plan: Plan, measurement: Measurement | None = None) -> list[Section]:
     """All sections of a plan, in order."""
-    return [make(plan) for make in SECTIONS]
+    return [*(make(plan) for make in SECTIONS), _measured(measurement)]
 
 
 def _answer(plan: Plan) -> Section:
-    return Section("answer", "The answer", "predicted", tuple(answer(plan)), (), (html_table("plans", frames.plans(plan)),))
+    return Section(
+        "answer", "The answer", "predicted", tuple(answer(plan)), (), (html_table("plans", frames.plans(plan)),)
+    )
 
 
 def _time(plan: Plan) -> Section:
     predicted = plan.summary["predicted"]
     hidden_s = predicted["communication_s"] - predicted["exposed_communication_s"]
     step_s = predicted["step_s"]
+    hidden = f"; {seconds(hidden_s)} more are hidden behind computing" if hidden_s > 0 else ", none of which is hidden"
     text = (
         f"A step takes {seconds(step_s)}: {seconds(predicted['compute_s'])} of computing on the device that the others wait "
-        f"for, and {seconds(predicted['exposed_communication_s'])} of communication that nothing hides"
-        f" ({seconds(hidden_s)} more are hidden behind computing)." if hidden_s > 0 else
-        f"A step takes {seconds(step_s)}: {seconds(predicted['compute_s'])} of computing on the device that the others wait "
-        f"for, and {seconds(predicted['exposed_communication_s'])} of communication, none of which is hidden behind computing.",
+        f"for, and {seconds(predicted['exposed_communication_s'])} of communication{hidden}.",
         f"Launching its {num_launches(plan):,} operators, one by one, takes about {seconds(launch_s(plan))} of this "
         f"({share(launch_s(plan), step_s)}).",
     )  # fmt: skip
@@ -64,7 +65,14 @@ def _memory(plan: Plan) -> Section:
         f"The fullest device holds {size(sum(parts.values()))}, most of it {largest} ({size(parts[largest])}); "
         f"the limit is {size(solver['memory_limit_bytes'])}.",
     )
-    return Section("memory", "Memory per device", "predicted", text, ("memory",), (html_table("memory", alike(frames.memory(plan))),))
+    return Section(
+        "memory",
+        "Memory per device",
+        "predicted",
+        text,
+        ("memory",),
+        (html_table("memory", alike(frames.memory(plan))),),
+    )
 
 
 def _timeline(plan: Plan) -> Section:
@@ -100,13 +108,17 @@ def _redistributions(plan: Plan) -> Section:
         f"Everything that is sent or rearranged, {seconds(sum(moved.values()))} a step. R is a whole copy on every device, "
         "S(d) a shard of dim d, P partial sums still to be added, B a whole copy whose gradient is partial sums.",
     )
-    return Section("redistributions", "Every redistribution", "predicted", text, (), (html_table("redistributions", frame),))
+    return Section(
+        "redistributions", "Every redistribution", "predicted", text, (), (html_table("redistributions", frame),)
+    )
 
 
 def _scaling(plan: Plan) -> Section:
     rows = plan.summary.get("sweep") or []
     if not rows:
-        text = ("Other degrees were not tried. `autotp plan MODEL --sweep` (or `--report`) plans them all and keeps them.",)
+        text = (
+            "Other degrees were not tried. `autotp plan MODEL --sweep` (or `--report`) plans them all and keeps them.",
+        )
         return Section("scaling", "Over how many devices?", "decided", text)
     table = html_table("scaling", frames.scaling(plan))
     return Section("scaling", "Over how many devices?", "predicted", _scaling_text(rows), ("scaling",), (table,))
@@ -178,10 +190,36 @@ def _profile(plan: Plan) -> Section:
         f"Predictions are made from the profile {plan.cluster['name']} ({plan.cluster.get('source', 'no source')}, "
         f"{plan.cluster.get('date', 'no date')}), whose numbers are "
         + ("all measured." if measured else "in part from datasheets. `autotp profile` measures yours."),
-        "Every number on this page is predicted unless it is labelled measured; what is labelled decided is the plan itself.",
+        "Every number here is predicted unless it is labelled measured; what is labelled decided is the plan itself.",
     )
     return Section("profile", "The profile, and where its numbers are from", badge, text, (),
                    (html_table("profile", frames.profile(plan)),))  # fmt: skip
+
+
+def _measured(measurement: Measurement | None) -> Section:
+    title = "Predicted against measured"
+    if measurement is None:
+        unmeasured = ("This plan was not measured, or the report made without it. `autotp measure MODEL --plan PLAN -o M` "
+                "runs it on the machine at hand, and `autotp report PLAN --measurement M` shows both.",)  # fmt: skip
+        return Section("measurement", title, "decided", unmeasured)
+    step = measurement.step_s
+    text = (
+        f"The step was predicted to take {seconds(step.predicted)} and took {seconds(step.measured)} (the median of "
+        f"{measurement.num_steps}, quartiles {seconds(measurement.spread_s)} apart): {_off(step.error)}.",
+        f"Measured on {measurement.date}, {', '.join(f'{k} {v}' for k, v in measurement.environment.items())}.",
+        *(miss + "." for miss in measurement.misses()),
+    )
+    tables = (html_table("measured-times", compared.times(measurement)),
+              html_table("measured-memory", compared.memory(measurement)))  # fmt: skip
+    return Section("measurement", title, "measured", text, ("measured",), tables)
+
+
+def _off(error: float | None) -> str:
+    return (
+        "nothing was measured"
+        if error is None
+        else f"the prediction is {abs(error):.1%} too {'long' if error > 0 else 'short'}"
+    )
 
 
 def _first(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:

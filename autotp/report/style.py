@@ -2,6 +2,7 @@
 
 import io
 import re
+from importlib.resources import files
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -90,6 +91,17 @@ def png(fig: Figure) -> bytes:
     with mpl.rc_context(styled()):
         fig.savefig(buffer, format="png", dpi=160, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def standalone(element: str) -> str:
+    """An element of the page that uses its colours as an SVG file of its own, in light tones."""
+    css = files("autotp.reports").joinpath("report.css").read_text()
+    rules = "\n".join(line for line in css.splitlines() if line.startswith("svg.block") and line.endswith("}"))
+    colours = "".join(
+        f"--{name}: {colour}; " for name, colour in {**LIGHT, "page": "#ffffff", "card": "#f5f7f9"}.items()
+    )
+    look = f"<style>svg {{ {colours} font-family: sans-serif; background: #ffffff; }}\n{rules}</style>"
+    return element.replace(">", ">" + look, 1)
 
 
 def inline(text: str, prefix: str = "") -> str:
