@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-zoo lint bench clean
 .DEFAULT_GOAL := test
 
 demo: .venv/.ready
@@ -17,6 +17,10 @@ demo: .venv/.ready
 
 test: .venv/.ready
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# Every model of the zoo on simulated ranks and over gloo, some twenty minutes of one core; docs/coverage/models.json.
+test-zoo: .venv/.ready
+	$(BIN)/python tests/zoo/zoo_coverage.py
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ from autotp.planner import make_plan
 from autotp.plans import Plan
 from autotp.rewrite.parallelize import build_for_rank
 from autotp.runtime.communicator import Communicator, communicators_of
-from autotp.runtime.dropout import NoDropout, without_dropout
+from autotp.runtime.randomness import WithoutRandomness, without_randomness
 from autotp.runtime.simulate import run_ranks
 from autotp.runtime.spawn import run_processes
 from autotp.runtime.verify import RankReport, Reference, reference_of, summarise, verify_rank
@@ -49,7 +49,7 @@ class Subject:
     def run(self, module: nn.Module) -> list[Tensor]:
         """Call any module that is called as the model is; its outputs as the captured graph has them."""
         args, kwargs = ((), self.inputs) if isinstance(self.inputs, Mapping) else (self.inputs, {})
-        with NoDropout():
+        with WithoutRandomness():
             return _flat_outputs(self.captured, module(*args, **kwargs))
 
 
@@ -70,8 +70,8 @@ def verify(
 
     Without a plan one is made with `objective="memory"`, which splits everything that can be. `backend`: `"local"`
     simulates ranks in this process; `"gloo"` and `"nccl"` start real ones. Returns a dict with `ok`, `ranks`,
-    `max_relative_error`, `parameter_bytes_per_rank`, `whole_parameter_bytes`, `coverage` and `problems`. Dropout is off
-    on both sides. Raises AutoTPError (and leaves) where nothing can be compared.
+    `max_relative_error`, `parameter_bytes_per_rank`, `whole_parameter_bytes`, `coverage`, `fallback_ops` and `problems`.
+    Dropout is off on both sides. Raises AutoTPError (and leaves) where nothing can be compared.
     """
     if backend not in BACKENDS:
         raise AutoTPError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
@@ -79,13 +79,10 @@ def verify(
         mode, dtype = plan.mode, plan.model.get("dtype")
     source = load_model(str(model)) if isinstance(model, str | Path) else model
     progress("building and capturing the model")
-    subject = _subject(source, example_inputs, mode, dtype)
+    subject = subject_of(source, example_inputs, mode, dtype)
     if plan is None:
         progress("planning")
-        profile = as_cluster(cluster)
-        options = Options(Training(mode), objective="memory", gap=1.0)  # least bytes matter here, seconds do not
-        facts = {"inputs": describe(subject.inputs), "outputs": _outputs_of(source, mode), "dtype": dtype}
-        plan = make_plan(subject.captured, as_mesh(mesh, profile), profile, options, facts).plan
+        plan = plan_for(subject, source, mesh, cluster, dtype)
     elif mesh is not None and as_mesh(mesh, None) != plan.mesh:
         raise PlanError(f"the plan is for the mesh {plan.mesh}, not {mesh}: leave the mesh out or plan again")
     progress("running the whole model")
@@ -93,19 +90,40 @@ def verify(
     progress(f"running {plan.mesh.num_ranks} ranks ({backend})")
     if backend == "local":
         reports: Sequence[RankReport] = run_ranks(
-            plan.mesh, lambda rank, c: _rank_report(subject, plan, rank, c, reference), timeout_s=timeout_s
+            plan.mesh, lambda rank, c: rank_report(subject, plan, rank, c, reference), timeout_s=timeout_s
         )
     else:
         reports = _in_processes(source, subject, plan, reference, mode, dtype, backend, timeout_s)
     result = summarise(reports, reference, subject.module)
-    return {**result, "mesh": str(plan.mesh), "mode": mode, "backend": backend, "coverage": plan.summary["coverage"]}
+    return {
+        **result,
+        "mesh": str(plan.mesh),
+        "mode": mode,
+        "backend": backend,
+        "coverage": plan.summary["coverage"],
+        "fallback_ops": list(plan.fallback_ops),
+    }
+
+
+def plan_for(
+    subject: Subject,
+    source: nn.Module | ModelSource,
+    mesh: Mesh | str | int | None,
+    cluster: ClusterProfile | str | None = None,
+    dtype: str | None = None,
+) -> Plan:
+    """A plan that splits what it can: few bytes matter here, seconds less, so a plan a little slower is soon found."""
+    profile, mode = as_cluster(cluster), subject.captured.mode
+    options = Options(Training(mode), objective="memory", gap=0.1)
+    facts = {"inputs": describe(subject.inputs), "outputs": _outputs_of(source, mode), "dtype": dtype}
+    return make_plan(subject.captured, as_mesh(mesh, profile), profile, options, facts).plan
 
 
 def _outputs_of(source: nn.Module | ModelSource, mode: str) -> str:
     return "loss" if isinstance(source, ModelSource) and mode == "train" else "all"
 
 
-def _subject(source: nn.Module | ModelSource, example_inputs: Any, mode: str, dtype: str | None) -> Subject:
+def subject_of(source: nn.Module | ModelSource, example_inputs: Any, mode: str, dtype: str | None) -> Subject:
     """The real model, with the same weights in every process that asks."""
     if isinstance(source, ModelSource):
         torch.manual_seed(SEED)
@@ -124,24 +142,27 @@ def _subject(source: nn.Module | ModelSource, example_inputs: Any, mode: str, dt
     return Subject(module, inputs, capture(module, inputs, mode=mode, outputs=_outputs_of(source, mode)))
 
 
-def _rank_report(
+def rank_report(
     subject: Subject, plan: Plan, rank: int, communicators: Mapping[str, Communicator], reference: Reference
 ) -> RankReport:
+    """What one rank finds: every rank must call it."""
     module = build_for_rank(subject.captured, plan, rank, communicators)
-    without_dropout(module.graph_module)
+    without_randomness(module.graph_module)
     return verify_rank(module, subject.run, reference)
 
 
 def _flat_outputs(captured: Captured, returned: Any) -> list[Tensor]:
-    """The tensors that the captured graph returns, out of what a call returned."""
-    leaves, spec = pytree.tree_flatten(returned)
-    if spec != captured.outputs.spec:  # capture kept only the loss
-        loss = returned.get("loss") if isinstance(returned, Mapping) else getattr(returned, "loss", None)
-        leaves, spec = pytree.tree_flatten(loss)
-    slots = [
-        (slot.index, leaf) for slot, leaf in zip(captured.outputs.leaves, leaves, strict=True) if isinstance(slot, Slot)
-    ]
-    return [leaf for _, leaf in sorted(dict(slots).items())]
+    """The tensors that the captured graph returns, out of what a call returned.
+
+    A call may return more than was captured: Hugging Face's caches, and beside a loss everything else.
+    """
+    wanted, _ = pytree.tree_flatten_with_path(captured.outputs.structure)
+    found = dict(pytree.tree_flatten_with_path(returned)[0])
+    if any(path not in found for path, _ in wanted):  # capture kept only the loss
+        returned = returned.get("loss") if isinstance(returned, Mapping) else getattr(returned, "loss", None)
+        found = dict(pytree.tree_flatten_with_path(returned)[0])
+    slots = {slot.index: found[path] for path, slot in wanted if isinstance(slot, Slot)}
+    return [slots[index] for index in sorted(slots)]
 
 
 # ---------------------------------------------------------------- real processes
@@ -186,7 +207,7 @@ def _process(rank: int, path: str, backend: str) -> RankReport:
     sent = torch.load(path, weights_only=False)  # written by our own parent
     plan = loads(sent["plan"])
     source = reload_model(sent["origin"]) if sent["origin"] else sent["module"]
-    subject = _subject(source, sent["inputs"], sent["mode"], sent["dtype"])
+    subject = subject_of(source, sent["inputs"], sent["mode"], sent["dtype"])
     device_type = "cuda" if backend == "nccl" else "cpu"
     device_mesh = init_device_mesh(device_type, plan.mesh.sizes, mesh_dim_names=plan.mesh.names)
-    return _rank_report(subject, plan, rank, communicators_of(device_mesh), sent["reference"])
+    return rank_report(subject, plan, rank, communicators_of(device_mesh), sent["reference"])

@@ -135,6 +135,11 @@ class OutputSpec:
     def num_tensors(self) -> int:
         return len({leaf.index for leaf in self.leaves if isinstance(leaf, Slot)})
 
+    @property
+    def structure(self) -> Any:
+        """What is returned, with a Slot where a tensor is."""
+        return pytree.tree_unflatten(list(self.leaves), self.spec)
+
     def unflatten(self, tensors: Sequence[torch.Tensor]) -> Any:
         """The original structure around these flat tensors."""
         leaves = [tensors[leaf.index] if isinstance(leaf, Slot) else leaf for leaf in self.leaves]
@@ -142,7 +147,7 @@ class OutputSpec:
 
     def select_loss(self) -> "OutputSpec":
         """The part that is trained: the `loss` of what is returned where it has one, else everything."""
-        returned = pytree.tree_unflatten(self.leaves, self.spec)
+        returned = self.structure
         loss = returned.get("loss") if isinstance(returned, Mapping) else getattr(returned, "loss", None)
         if not isinstance(loss, Slot):
             return self

@@ -16,6 +16,14 @@ from autotp.errors import CaptureError
 
 aten = torch.ops.aten
 REFUSED = frozenset({"set_", "resize_", "resize_as_", "squeeze_", "unsqueeze_", "t_", "transpose_", "swapaxes_"})
+# In-place operators whose other form is not found by dropping the underscore.
+FUNCTIONAL = {
+    aten.bernoulli_.float: aten.bernoulli.p,
+    aten.normal_.default: aten.normal_functional.default,
+    aten.floor_divide_.Tensor: aten.floor_divide.default,
+    aten.pow_.Tensor: aten.pow.Tensor_Tensor,
+    aten.float_power_.Tensor: aten.float_power.Tensor_Tensor,
+}
 
 
 def functionalize(graph: fx.Graph) -> None:
@@ -121,7 +129,7 @@ def _out_of_place(graph: fx.Graph, node: fx.Node) -> fx.Node:
     packet, overload = node.target.overloadpacket.__name__, node.target._overloadname  # type: ignore[union-attr]
     library = getattr(torch.ops, node.target.namespace)  # type: ignore[union-attr]
     name = packet[:-1] if not packet.startswith("__i") else "__" + packet[3:]
-    functional = getattr(getattr(library, name, None), overload, None)
+    functional = FUNCTIONAL.get(node.target) or getattr(getattr(library, name, None), overload, None)
     if functional is None:
         raise CaptureError(f"{describe(node)}: {node.target} has no form that returns a new tensor")
     value = new_node(graph, node, functional, base, *rest, **node.kwargs)

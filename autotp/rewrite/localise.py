@@ -48,10 +48,11 @@ def localise(node: Node, rule: OpRule, strategy: Strategy, mesh: Mesh, coordinat
     local |= {rule.local["*"]} if "*" in rule.local and mesh.num_ranks > 1 else set()
     if len(local) > 1:
         raise RuleError(f"{node.op} ({node.name}) needs several local operators at once: {sorted(local)}")
-    if not cut and not local:
+    is_view = RENAMED.get(node.short_op) == "aten.reshape.default" and node.op != "aten.view.dtype"
+    if not cut and not local and not is_view:
         return LocalCall(node.op)
     op, arguments = node.op, {}
-    if cut:
+    if cut or is_view:
         op = RENAMED.get(node.short_op, node.op)
         arguments = dict(ARGUMENTS[node.short_op](share)) if node.short_op in ARGUMENTS else {}
     if not local and _is_empty(share):

@@ -12,3 +12,9 @@ ZOO: dict[str, Case] = {
     for module in (zoo_decoders, zoo_encoders, zoo_attention, zoo_others, zoo_examples)
     for case in module.CASES
 }
+
+# Small ones of every kind, which every test run verifies.
+FAST = (
+    "gpt2-padded", "mixtral-batched", "convnext", "alibi-einsum", "diffusion-transformer", "tabular-transformer",
+    "graph-attention", "unet", "wavenet", "gru", "recommender", "two-towers",
+)  # fmt: skip

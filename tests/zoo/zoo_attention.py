@@ -161,7 +161,7 @@ class GraphAttention(nn.Module):
         source, target = edges
         h = self.project(x).view(-1, HEADS, HEAD)
         scores = F.leaky_relu((h * self.source).sum(-1)[source] + (h * self.target).sum(-1)[target], 0.2).exp()
-        total = torch.zeros(x.shape[0], HEADS).index_add(0, target, scores)
+        total = x.new_zeros(x.shape[0], HEADS).index_add(0, target, scores)
         messages = h[source] * (scores / total[target])[..., None]
         return self.head(F.elu(torch.zeros_like(h).index_add(0, target, messages).flatten(1)))
 

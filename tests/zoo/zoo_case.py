@@ -17,12 +17,16 @@ MIN_SPLIT = {TRANSFORMER: 0.95, EXPERTS: 0.95, CONVOLUTION: 0.95, OTHER: 0.90}
 
 @dataclass(frozen=True)
 class Case:
-    """A small model with random weights and its inputs; both functions are importable, so that processes can call them."""
+    """A small model with random weights and its inputs; both functions are importable, so that processes can call them.
+
+    `dtype`: models are compared in float64, where rounding hides nothing, unless an operator of theirs has no such form.
+    """
 
     name: str
     kind: str
     build: Callable[[], nn.Module]
     inputs: Callable[[], dict[str, Any] | tuple[Any, ...]]
+    dtype: torch.dtype = torch.float64
 
 
 def generator() -> torch.Generator:

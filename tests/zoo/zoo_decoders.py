@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import torch
 import transformers
 from torch import nn
 from zoo_case import (
@@ -26,6 +27,8 @@ MODERN = {
 GROUPED = {**MODERN, "num_key_value_heads": 4}
 CLASSIC = {"vocab_size": VOCAB, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS, "n_positions": 64, "bos_token_id": 1,
            "eos_token_id": 2}  # fmt: skip
+EXPERT = {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2}
+GROUPED_MM = torch.float32  # torch has no grouped matmul of doubles
 
 
 def causal(prefix: str, options: dict[str, Any]) -> nn.Module:
@@ -40,8 +43,16 @@ def causal(prefix: str, options: dict[str, Any]) -> nn.Module:
     return model
 
 
-def case(name: str, prefix: str, options: dict[str, Any], *, kind: str = TRANSFORMER, padded: bool = False) -> Case:
-    return Case(name, kind, partial(causal, prefix, options), padded_tokens if padded else labelled_tokens)
+def case(
+    name: str,
+    prefix: str,
+    options: dict[str, Any],
+    *,
+    kind: str = TRANSFORMER,
+    padded: bool = False,
+    dtype: torch.dtype = torch.float64,
+) -> Case:
+    return Case(name, kind, partial(causal, prefix, options), padded_tokens if padded else labelled_tokens, dtype)
 
 
 CASES = [
@@ -68,18 +79,18 @@ CASES = [
     case("olmo2", "Olmo2", GROUPED, padded=True),
     case("starcoder2", "Starcoder2", GROUPED),
     case("cohere", "Cohere", GROUPED),
-    case("mixtral", "Mixtral", {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2}, kind=EXPERTS),
+    case("mixtral", "Mixtral", EXPERT, kind=EXPERTS, dtype=GROUPED_MM),
     case("mixtral-batched", "Mixtral",
-         {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2, "experts_implementation": "batched_mm"},
-         kind=EXPERTS),
+         {**EXPERT, "experts_implementation": "batched_mm"}, kind=EXPERTS),
     case("qwen3_moe", "Qwen3Moe",
-         {**GROUPED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 8}, kind=EXPERTS),
+         {**GROUPED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 8},
+         kind=EXPERTS, dtype=GROUPED_MM),
     case("gpt_oss", "GptOss",
-         {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "sliding_window": 8}, kind=EXPERTS),
+         {**EXPERT, "head_dim": 8, "sliding_window": 8}, kind=EXPERTS, dtype=GROUPED_MM),
     case("deepseek_v3", "DeepseekV3",
          {**MODERN, "num_key_value_heads": HEADS, "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2,
           "moe_intermediate_size": 32, "q_lora_rank": 32, "kv_lora_rank": 16, "qk_rope_head_dim": 4, "qk_nope_head_dim": 8,
-          "v_head_dim": 8, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}, kind=EXPERTS),
+          "v_head_dim": 8, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}, kind=EXPERTS, dtype=GROUPED_MM),
     case("mamba", "Mamba", {"vocab_size": VOCAB, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "state_size": 8},
          kind=OTHER),
     case("mamba2", "Mamba2", {"vocab_size": VOCAB, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "state_size": 8,
