@@ -17,7 +17,7 @@ from autotp.errors import CaptureError
 aten = torch.ops.aten
 REFUSED = frozenset({"set_", "resize_", "resize_as_", "squeeze_", "unsqueeze_", "t_", "transpose_", "swapaxes_"})
 # In-place operators whose other form is not found by dropping the underscore.
-FUNCTIONAL = {
+FUNCTIONAL: dict[object, torch._ops.OpOverload] = {
     aten.bernoulli_.float: aten.bernoulli.p,
     aten.normal_.default: aten.normal_functional.default,
     aten.floor_divide_.Tensor: aten.floor_divide.default,
