@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "rewrite": BASE | {"rules", "runtime", "capture"},
     "measurement": {"errors", "plan_file"},
     "report": BASE | {"solver", "measurement"},
+    "measuring": TOP | {"measurement"},
     **dict.fromkeys(("assemble", "search", "balance", "planner", "api", "verification"), TOP),
 }
 NO_TORCH = (

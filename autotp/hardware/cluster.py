@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -13,6 +13,7 @@ from jsonschema.exceptions import best_match
 
 from autotp.errors import ProfileError
 from autotp.hardware.curves import CollectivePoints, MatmulCurve
+from autotp.hardware.patterns import Pattern
 from autotp.hardware.profile import CollectiveProfile, DeviceProfile, LinkProfile
 from autotp.mesh import Mesh
 
@@ -21,7 +22,10 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class ClusterProfile:
-    """Devices by rank, nodes of `ranks_per_node` neighbouring ranks, and the links inside a node and between nodes."""
+    """Devices by rank, nodes of `ranks_per_node` neighbouring ranks, and the links inside a node and between nodes.
+
+    `groups`: by `Pattern` of a mesh axis, `4x2` for four ranks two apart, a link that was measured in just these groups.
+    """
 
     name: str
     devices: tuple[str, ...]
@@ -30,6 +34,7 @@ class ClusterProfile:
     links: Mapping[str, LinkProfile]
     source: str
     date: str
+    groups: Mapping[str, LinkProfile] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -52,12 +57,16 @@ class ClusterProfile:
             )
 
     def link(self, mesh: Mesh, axis: int) -> LinkProfile:
-        """The link that the groups of a mesh axis talk over: between nodes where any group spans nodes.
+        """The link that the groups of a mesh axis talk over: the one measured in such groups, else the one between nodes
+        where any group spans nodes.
 
         A group with k ranks on a node has k ranks' share of the node's network. Raises ProfileError where the mesh is
         larger than the cluster.
         """
         self.check(mesh)
+        measured = self.groups.get(str(Pattern(mesh.sizes[axis], mesh.stride(axis))))
+        if measured is not None:
+            return measured
         rails = []
         for group in mesh.groups(axis):
             nodes = [rank // self.ranks_per_node for rank in group]
@@ -75,12 +84,17 @@ class ClusterProfile:
         """A dictionary for json.dump, complete in itself: `from_json` gives an equal cluster."""
         return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]  # tuples become lists, as in a file
 
+    def dumps(self) -> str:
+        """The text of its file, which `load_cluster` reads."""
+        return json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
+
     @classmethod
     def from_json(cls, data: Any, where: str = "cluster") -> "ClusterProfile":
         """Build from JSON data after validating it; `where` names the file in messages. Raises ProfileError."""
         validate(data, "cluster", where)
         devices = {name: device_from_json(fields) for name, fields in data["device_profiles"].items()}
         links = {name: _link(fields, f"{where}: links.{name}") for name, fields in data["links"].items()}
+        groups = {name: _link(fields, f"{where}: groups.{name}") for name, fields in data.get("groups", {}).items()}
         missing = sorted(set(data["devices"]) - set(devices))
         if missing:
             raise ProfileError(f"{where}: no device_profiles for {', '.join(missing)}")
@@ -89,7 +103,8 @@ class ClusterProfile:
             raise ProfileError(f"{where}: device_profiles.{wrong[0]} holds a device named {devices[wrong[0]].name}")
         if len(data["devices"]) > data["ranks_per_node"] and "inter" not in links:
             raise ProfileError(f"{where}: more ranks than ranks_per_node, but no link called inter")
-        return cls(**{**data, "devices": tuple(data["devices"]), "device_profiles": devices, "links": links})
+        made = {"devices": tuple(data["devices"]), "device_profiles": devices, "links": links, "groups": groups}
+        return cls(**{**data, **made})
 
     def identity(self) -> str:
         """A hash of everything in the profile: equal clusters, equal identities, on every machine."""
@@ -128,7 +143,10 @@ def device_from_json(fields: Mapping[str, Any]) -> DeviceProfile:
         tiles = tuple(tuple(tile) for tile in curve["tiles"])
         scales = tuple((name, tuple(sizes), tuple(factors)) for name, sizes, factors in curve.get("scales", ()))
         curves[dtype] = MatmulCurve(**{**curve, "tiles": tiles, "scales": scales})
-    return DeviceProfile(**{**fields, "matmul_curves": curves})
+    times = {
+        key: (forward_s, backward_s) for key, (forward_s, backward_s) in fields.get("operator_times_s", {}).items()
+    }
+    return DeviceProfile(**{**fields, "matmul_curves": curves, "operator_times_s": times})
 
 
 @cache

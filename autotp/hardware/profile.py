@@ -1,7 +1,9 @@
 """What one device and one link can do: measured or described numbers, each with its source. No torch here."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,9 @@ class DeviceProfile:
     - `operator_factors`: by operator (`gelu`, or `gelu.backward`), its measured time over the roofline's, as measured.
     - `host_operator_s`: what the host takes to start an operator, which no operator undercuts; `step_s`: what a step
       takes beside its operators.
+    - `operator_times_s`: by `cost.operator_key`, measured (forward, backward) seconds, which are taken instead of any model.
+    - `together_factors`: by kind of work, its seconds with all ranks of a node busy, as in a step, over its seconds alone;
+      all rates here are of busy ranks. `spread`: distance between quartiles over the median, of the measurements.
     - `peak_flops_per_s`: the datasheet's dense peak by dtype, for utilisation figures only; never used to predict.
     - `source`: where each number is from, by field name. `is_measured`: whether rates were measured on this device.
     """
@@ -45,6 +50,9 @@ class DeviceProfile:
     operator_factors: Mapping[str, float] = field(default_factory=dict)
     host_operator_s: float = 0.0
     step_s: float = 0.0
+    operator_times_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    together_factors: Mapping[str, float] = field(default_factory=dict)
+    spread: float = 0.0
 
     def matmul_rate(self, dtype: str) -> float:
         """Floating-point operations per second that matrix products reach. Raises ProfileError for an unknown dtype."""
@@ -61,6 +69,10 @@ class DeviceProfile:
                 f"{', '.join(self.matmul_flops_per_s)}: choose another --dtype or add the rate to the profile"
             )
         return self.matmul_flops_per_s[dtype]
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary for json.dump, a `device` of schema.json."""
+        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]  # tuples become lists, as in a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +98,17 @@ class CollectiveProfile:
 
 @dataclass(frozen=True, slots=True)
 class LinkProfile:
-    """What joins ranks. For the link between nodes: the bandwidth of one rank per node, with its share of the NICs."""
+    """What joins ranks. For the link between nodes: the bandwidth of one rank per node, with its share of the NICs.
+
+    `spread`: distance between quartiles over the median, of the measurements.
+    """
 
     kind: str
     collectives: Mapping[str, CollectiveProfile]
     source: str
     date: str
     is_measured: bool
+    spread: float = 0.0
 
     def collective(self, kind: str) -> CollectiveProfile:
         """The profile of a collective. Raises ProfileError where the link has none of that kind."""

@@ -31,11 +31,13 @@ def run_processes(
     *,
     backend: str = "gloo",
     timeout_s: float = 300.0,
+    group_timeout_s: float | None = None,
 ) -> list[Any]:
     """Run `function(rank, *args)` in `num_ranks` processes with an initialised process group; their results, by rank.
 
     `function` must be importable by name; results travel by pickle. Every process runs one thread, and what it prints
-    goes to standard error. Raises VerificationError, with the traceback, when a rank fails or the time is over; no
+    goes to standard error. `group_timeout_s`: after which a collective that does not end is a failure, if not `timeout_s`.
+    Raises VerificationError, with the traceback, when a rank fails or the time is over; no
     process is left behind.
     """
     context = get_context("spawn")
@@ -45,7 +47,7 @@ def run_processes(
     try:
         for rank in range(num_ranks):
             receiver, sender = context.Pipe(duplex=False)
-            init = (rank, num_ranks, backend, str(folder / "store"), timeout_s)
+            init = (rank, num_ranks, backend, str(folder / "store"), group_timeout_s or timeout_s)
             process = context.Process(target=_main, args=(sender, init, function, tuple(args)), daemon=True)
             process.start()
             sender.close()  # so that the pipe ends when the child does
@@ -86,14 +88,17 @@ def _results(
                 ok, value, at = pickle.loads(pipes[rank].recv_bytes())
             except EOFError:
                 processes[rank].join(5)
-                ok, value, at = False, f"the process ended with exit code {processes[rank].exitcode}", time.time()
+                # whoever talks to a process that died fails too, perhaps before that is noticed here
+                ok, value, at = False, f"the process ended with exit code {processes[rank].exitcode}", 0.0
             if ok:
                 results[rank] = value
             else:
                 failures.append((at, rank, value))
     if failures:
         _, rank, text = min(failures)
-        raise VerificationError(f"rank {rank} failed:\n{text}")
+        silent = sorted(set(range(len(pipes))) - set(results) - {rank for _, rank, _ in failures})
+        hint = f"; ranks {silent} were still silent" if silent else ""
+        raise VerificationError(f"rank {rank} failed{hint}:\n{text}")
     if len(results) < len(pipes):
         missing = sorted(set(range(len(pipes))) - set(results))
         raise VerificationError(f"ranks {missing} were not done after {timeout_s:g} s and were stopped")
