@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from autotp.assemble import moves_of, nodes_of, parameters_of, strategies_of
@@ -88,6 +88,7 @@ def make_plan(
         model=model,
         problem=to_dict(with_limit(planning, search.limit_bytes).problem),
         summary={
+            "training": asdict(options.training),
             "predicted": predicted,
             "baselines": baselines,
             "balance": report(balanced, mesh, cluster, attempts.even_s),
