@@ -104,8 +104,9 @@ def _pulp(program: Program, relaxed: bool, backend: str, time_limit_s: float | N
     if backend == "cbc":
         options = [f"primalTolerance {TOLERANCE}", f"dualTolerance {TOLERANCE}", "randomSeed 1", "randomCbcSeed 1"]
         options += [] if node_limit is None else [f"maxNodes {node_limit}"]
-        solver = pulp.PULP_CBC_CMD(
-            msg=False, mip=not relaxed, timeLimit=time_limit_s, gapRel=GAP, options=options, threads=None
+        path = pulp.PULP_CBC_CMD.pulp_cbc_path  # the CBC that comes with PuLP 3
+        solver = pulp.COIN_CMD(
+            path=path, msg=False, mip=not relaxed, timeLimit=time_limit_s, gapRel=GAP, options=options, threads=None
         )
     else:
         solver = pulp.HiGHS(msg=False, mip=not relaxed, timeLimit=time_limit_s, gapRel=GAP, threads=1)
@@ -125,13 +126,13 @@ def _pulp(program: Program, relaxed: bool, backend: str, time_limit_s: float | N
 def to_pulp(program: Program) -> tuple[pulp.LpProblem, list[pulp.LpVariable]]:
     """The same program as a PuLP problem, and its variables in order."""
     bounds = zip(program.lower.tolist(), program.upper.tolist(), program.integer.tolist(), strict=True)
+    problem = pulp.LpProblem("autotp", pulp.LpMinimize)
     variables = [
-        pulp.LpVariable(
+        problem.add_variable(
             f"v{i}", low, None if high == np.inf else high, pulp.LpInteger if integer else pulp.LpContinuous
         )
         for i, (low, high, integer) in enumerate(bounds)
     ]
-    problem = pulp.LpProblem("autotp", pulp.LpMinimize)
     problem += pulp.LpAffineExpression(zip(variables, program.cost.tolist(), strict=True))
     columns, values, starts = program.columns.tolist(), program.values.tolist(), program.starts.tolist()
     sides = zip(program.row_lower.tolist(), program.row_upper.tolist(), strict=True)
