@@ -24,7 +24,7 @@ from autotp.planner import Planned, make_plan
 from autotp.plans import Plan
 from autotp.rewrite.parallelize import build_module
 from autotp.runtime.module import ParallelModule
-from autotp.search import Options
+from autotp.search import TIME_LIMIT_S, Options
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
 
@@ -43,7 +43,7 @@ def plan(
     objective: str = "time",
     strategy: str = "optimal",
     fold: bool = True,
-    time_limit_s: float | None = None,
+    time_limit_s: float | None = TIME_LIMIT_S,
     strict: bool = False,
     solver: str = "highs",
 ) -> Plan:
@@ -53,7 +53,8 @@ def plan(
     `mesh`: `"dp=2,tp=4"`, outermost axis first; a number of devices means `tp`; by default all devices of the cluster.
     `cluster`: a name from `autotp clusters`, a JSON file or a profile; by default `cpu` where there is no GPU.
     `memory_bytes`: limit per device, by default what the device has. `objective`: `"time"` or `"memory"`.
-    `strategy`: `"optimal"`, `"greedy"`, `"replicated"` or `"megatron"`.
+    `strategy`: `"optimal"`, `"greedy"`, `"replicated"` or `"megatron"`. `time_limit_s`: after it the solver gives the best
+    plan it has, with status `feasible` and its gap; None for no limit.
 
     Raises AutoTPError (and its leaves) with what is wrong and what to do.
     """

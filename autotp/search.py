@@ -16,6 +16,7 @@ from autotp.solver.problem import Problem, Solution
 STRATEGIES = ("optimal", "greedy", "replicated", "megatron")
 OBJECTIVES = ("time", "memory")
 SOLVERS = ("highs", "cbc")
+TIME_LIMIT_S = 60.0  # of one search: a safety net; a plan that met it says so
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Options:
     objective: str = "time"
     strategy: str = "optimal"
     is_folded: bool = True
-    time_limit_s: float | None = None
+    time_limit_s: float | None = TIME_LIMIT_S
     is_strict: bool = False
     solver: str = "highs"
     gap: float = 0.0

@@ -36,7 +36,9 @@ def plan(
         ),
     ] = "optimal",
     no_fold: Annotated[bool, typer.Option("--no-fold", help="Decide for every layer by itself.")] = False,
-    time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds after which the solver stops.")] = None,
+    time_limit: Annotated[
+        float, typer.Option(metavar="S", help="Seconds after which the solver gives the best plan it has, and its gap.")
+    ] = 60.0,
     strict: Annotated[bool, typer.Option("--strict", help="An operator without a rule is an error.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the plan here.")] = None,
     report: Annotated[
