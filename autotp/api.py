@@ -1,6 +1,7 @@
 """The public functions: plan, parallelize, auto_shard, verify. Each reads as the pipeline of the README's figure."""
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from autotp.capture.build import build_fake, cast_floats
 from autotp.capture.export import Captured, capture
 from autotp.capture.inputs import describe, restore
 from autotp.capture.model_file import ModelSource, load_model
-from autotp.cost.problem import Training
+from autotp.cost.training import Training
+from autotp.dry_run import counted
 from autotp.errors import AutoTPError, PlanError
 from autotp.hardware.catalogue import load_cluster
 from autotp.hardware.cluster import ClusterProfile
@@ -85,8 +87,23 @@ def timed_plan(
     captured_at = time.perf_counter()
     progress("planning")
     planned = make_plan(captured, axes, profile, options, facts)
-    timing = {"capture_s": captured_at - started, **planned.timing, "total_s": time.perf_counter() - started}
-    return Planned(planned.plan, timing)
+    planned_at = time.perf_counter()
+    progress("counting bytes")
+    found = counted(captured, planned.plan, options.training, profile, options.memory_bytes)
+    if not found.summary["solver"]["fits"]:
+        predicted = found.summary["predicted"]["memory_bytes"]
+        warnings.warn(
+            f"the plan does not fit the device: it needs {max(predicted):.4g} bytes there. Use more devices, a smaller "
+            "batch, checkpointing, or another strategy"
+        )
+    now = time.perf_counter()
+    timing = {
+        "capture_s": captured_at - started,
+        **planned.timing,
+        "count_s": now - planned_at,
+        "total_s": now - started,
+    }
+    return Planned(found, timing)
 
 
 def capture_for_planning(

@@ -1,12 +1,12 @@
 """Which solution to a planning problem: the strategy and the limits that the user asked for, and the baselines."""
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from autotp.cost.problem import PlanningProblem, Training, with_limit
+from autotp.cost.problem import PlanningProblem, with_limit
+from autotp.cost.training import Training
 from autotp.errors import AutoTPError, InfeasibleError
 from autotp.solver.baselines import fixed, solve_restricted
 from autotp.solver.greedy import greedy
@@ -100,9 +100,7 @@ class Search:
         """Where the user set no limit, and `error` says that the devices' cannot be kept: the best plan without any."""
         if self._options.memory_bytes is not None:
             raise error
-        found = self._run(with_limit(self._planning, math.inf).problem)
-        warnings.warn(f"the plan does not fit the device: {error}")
-        return found
+        return self._run(with_limit(self._planning, math.inf).problem)
 
     def _within(self, limit: Sequence[float], below_s: float) -> Solution | None:
         if self._options.strategy != "greedy":

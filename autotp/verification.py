@@ -19,7 +19,7 @@ from autotp.capture.call import Slot
 from autotp.capture.export import Captured, capture
 from autotp.capture.inputs import describe
 from autotp.capture.model_file import ModelSource, load_model, reload_model
-from autotp.cost.problem import Training
+from autotp.cost.training import Training
 from autotp.errors import AutoTPError, PlanError, VerificationError
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh

@@ -53,7 +53,7 @@ def plan(
     opt.check_folder(output)
     opt.check_folder(report)
     with progress("loading") as status:
-        planner, cost = load("planner"), load("cost.problem")
+        planner, cost = load("planner"), load("cost.training")
         asked = planner.Options(
             training=cost.Training(mode, optimizer), memory_bytes=memory_bytes, objective=objective, strategy=strategy,
             is_folded=not no_fold, time_limit_s=time_limit, is_strict=strict,

@@ -7,7 +7,8 @@ from typing import Any
 from autotp.api import capture_for_planning, timed_plan
 from autotp.balance import uneven_axes
 from autotp.capture.model_file import ModelSource, load_model
-from autotp.cost.problem import ProblemBuilder, Training, with_limit
+from autotp.cost.problem import ProblemBuilder, with_limit
+from autotp.cost.training import Training
 from autotp.hardware.catalogue import load_cluster
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh

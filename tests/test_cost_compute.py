@@ -14,6 +14,7 @@ from torch import Tensor
 from autotp.cost.collective import collective_time_s
 from autotp.cost.compute import inner_time_s, operator_time_s, optimizer_time_s
 from autotp.cost.local import local_extents
+from autotp.cost.training import Training
 from autotp.errors import AutoTPError, ProfileError
 from autotp.hardware.catalogue import load_cluster, load_device
 from autotp.hardware.profile import DeviceProfile
@@ -236,13 +237,15 @@ def test_inner_collectives_are_priced_on_the_axis_that_cuts_their_letter() -> No
 
 
 def test_optimizer_step_moves_parameter_gradient_and_state() -> None:
-    assert optimizer_time_s(10**6, "float32", "adamw", DEVICE) == pytest.approx(7 * 4e6 / 1e9 + 1e-3)
-    assert optimizer_time_s(10**6, "bfloat16", "sgd", DEVICE) == pytest.approx(3 * 2e6 / 1e9 + 1e-3)
-    mixed = optimizer_time_s(10**6, "bfloat16", "adamw", DEVICE, state_dtype="float32")
+    assert optimizer_time_s(10**6, "float32", Training(optimizer="adamw"), DEVICE) == pytest.approx(
+        7 * 4e6 / 1e9 + 1e-3
+    )
+    assert optimizer_time_s(10**6, "bfloat16", Training(optimizer="sgd"), DEVICE) == pytest.approx(3 * 2e6 / 1e9 + 1e-3)
+    mixed = optimizer_time_s(10**6, "bfloat16", Training(optimizer="adamw", state_dtype="float32"), DEVICE)
     assert mixed == pytest.approx((3 * 2e6 + 4 * 4e6) / 1e9 + 1e-3)
-    assert optimizer_time_s(10**6, "float32", "none", DEVICE) == 0
+    assert optimizer_time_s(10**6, "float32", Training(optimizer="none"), DEVICE) == 0
     with pytest.raises(AutoTPError, match="lion"):
-        optimizer_time_s(1, "float32", "lion", DEVICE)
+        optimizer_time_s(1, "float32", Training(optimizer="lion"), DEVICE)
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="needs the reference data beside the repository")

@@ -7,7 +7,8 @@ import torch
 from cost_cases import Case, call, whole
 from torch import Tensor
 
-from autotp.cost.memory import parameter_bytes, parameter_parts, saved_bytes_extra, saved_operands, work_bytes
+from autotp.cost.memory import saved_bytes_extra, saved_operands, work_bytes
+from autotp.cost.training import Training, parameter_bytes, parameter_parts
 from autotp.errors import AutoTPError
 from autotp.graph import Operand
 from autotp.placement import R, shard
@@ -142,20 +143,20 @@ def test_extra_bytes_are_those_of_the_shard() -> None:
 
 
 def test_parameter_bytes_by_optimizer() -> None:
-    adamw = parameter_parts(1000, "float32", trainable=True, optimizer="adamw", mode="train")
+    adamw = parameter_parts(1000, "float32", Training("train", "adamw"), trainable=True)
     assert adamw == {"parameters": 4000, "gradients": 4000, "optimizer": 8000}
-    bf16 = parameter_parts(1000, "bfloat16", trainable=True, optimizer="adamw", mode="train")
+    bf16 = parameter_parts(1000, "bfloat16", Training("train", "adamw"), trainable=True)
     assert bf16 == {"parameters": 2000, "gradients": 2000, "optimizer": 4000}
-    mixed = parameter_bytes(1000, "bfloat16", trainable=True, optimizer="adamw", mode="train", state_dtype="float32")
+    mixed = parameter_bytes(1000, "bfloat16", Training("train", "adamw", state_dtype="float32"), trainable=True)
     assert mixed == 12000
-    assert parameter_bytes(1000, "float32", trainable=True, optimizer="sgd", mode="train") == 8000
-    assert parameter_bytes(1000, "float32", trainable=True, optimizer="none", mode="train") == 8000
-    assert parameter_bytes(1000, "float32", trainable=False, optimizer="adamw", mode="train") == 4000
-    assert parameter_bytes(1000, "float32", trainable=True, optimizer="adamw", mode="infer") == 4000
+    assert parameter_bytes(1000, "float32", Training("train", "sgd"), trainable=True) == 8000
+    assert parameter_bytes(1000, "float32", Training("train", "none"), trainable=True) == 8000
+    assert parameter_bytes(1000, "float32", Training("train", "adamw"), trainable=False) == 4000
+    assert parameter_bytes(1000, "float32", Training("infer", "adamw"), trainable=True) == 4000
     with pytest.raises(AutoTPError, match="adamw"):
-        parameter_bytes(1, "float32", trainable=True, optimizer="lion", mode="train")
+        parameter_bytes(1, "float32", Training("train", "lion"), trainable=True)
     with pytest.raises(AutoTPError, match=r"'fp32'.*float32"):
-        parameter_bytes(1, "float32", trainable=True, optimizer="adamw", mode="train", state_dtype="fp32")
+        parameter_bytes(1, "float32", Training("train", "adamw", state_dtype="fp32"), trainable=True)
 
 
 def test_optimizer_state_is_what_torch_allocates() -> None:
@@ -166,7 +167,7 @@ def test_optimizer_state_is_what_torch_allocates() -> None:
         optimizer.step()
         tensors = [t for t in optimizer.state[weight].values() if t.dim()]  # not the count of steps
         name = str(dtype).removeprefix("torch.")
-        parts = parameter_parts(64 * 32, name, trainable=True, optimizer="adamw", mode="train")
+        parts = parameter_parts(64 * 32, name, Training("train", "adamw"), trainable=True)
         assert parts["optimizer"] == sum(t.numel() * t.element_size() for t in tensors)
 
 

@@ -10,7 +10,7 @@ from traces import check_issued, check_prices, record
 from autotp.api import as_cluster
 from autotp.capture.export import capture
 from autotp.capture.model_file import load_model
-from autotp.cost.problem import Training
+from autotp.cost.training import Training
 from autotp.errors import AutoTPError
 from autotp.mesh import Mesh
 from autotp.plan_file import dumps, loads

@@ -19,7 +19,8 @@ from autotp.cost.families import (
     named_operands,
 )
 from autotp.cost.local import Coordinates, local_bytes, local_extents
-from autotp.cost.memory import bytes_of, num_states, saved_bytes_extra, saved_operands
+from autotp.cost.memory import saved_bytes_extra, saved_operands
+from autotp.cost.training import Training, bytes_of, optimizer_state_bytes
 from autotp.cost.work import Work, local_product
 from autotp.graph import FLOATS, Node, TensorSpec
 from autotp.hardware.cluster import ClusterProfile
@@ -153,13 +154,12 @@ def inner_time_s(
     return seconds["forward"], seconds["backward"]
 
 
-def optimizer_time_s(
-    numel: int, dtype: str, optimizer: str, device: DeviceProfile, *, state_dtype: str | None = None
-) -> float:
+def optimizer_time_s(numel: int, dtype: str, training: Training, device: DeviceProfile) -> float:
     """Seconds of the optimizer step of `numel` local elements: reads parameter, gradient and state, writes all but the
     gradient. Raises AutoTPError for an unknown optimizer."""
-    states = num_states(optimizer)
-    if optimizer == "none":
+    state_bytes = optimizer_state_bytes(numel, dtype, training)
+    if training.optimizer == "none":
         return 0.0
-    num_bytes = numel * (3 * bytes_of(dtype) + 2 * states * bytes_of(state_dtype or dtype))
+    gradient_bytes = bytes_of(training.gradient_dtype or dtype)
+    num_bytes = numel * (2 * bytes_of(dtype) + gradient_bytes) + 2 * state_bytes
     return num_bytes / device.memory_bytes_per_s + device.launch_s

@@ -1,59 +1,16 @@
-"""Bytes: parameters with their gradients and optimizer state, what is kept for backward, what is held while running."""
+"""Bytes of operators: what is kept for backward, and what is held while running."""
 
 from collections.abc import Sequence
 
 from autotp.cost.families import FACTORS, FREE, FREE_FORWARD, KEPT, is_identity, named_operands
 from autotp.cost.local import Coordinates, local_bytes, local_numel
-from autotp.errors import AutoTPError
 from autotp.graph import FLOATS, ITEM_BYTES, Node, TensorSpec
 from autotp.placement import num_elements
 from autotp.rules.strategy import Strategy
 
-# Tensors of the parameter's shape that an optimizer keeps (torch.optim with its default arguments).
-OPTIMIZER_STATES = {"none": 0, "sgd": 0, "adamw": 2}
-
 _NOTHING: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
 _STATISTIC_BYTES = 4  # means, deviations and log-sum-exps are float32
 _RESIDENT = ("weight", "bias", "running_mean", "running_var")  # arguments that are parameters: counted elsewhere
-
-
-def num_states(optimizer: str) -> int:
-    """State tensors per parameter. Raises AutoTPError for an unknown optimizer."""
-    if optimizer not in OPTIMIZER_STATES:
-        raise AutoTPError(f"unknown optimizer {optimizer!r}: known are {', '.join(OPTIMIZER_STATES)}")
-    return OPTIMIZER_STATES[optimizer]
-
-
-def bytes_of(dtype: str) -> int:
-    """Bytes of one element. Raises AutoTPError for a dtype that is not torch's name of one."""
-    if dtype not in ITEM_BYTES:
-        raise AutoTPError(f"unknown dtype {dtype!r}: known are {', '.join(ITEM_BYTES)}")
-    return ITEM_BYTES[dtype]
-
-
-def parameter_parts(
-    numel: int, dtype: str, *, trainable: bool, optimizer: str, mode: str, state_dtype: str | None = None
-) -> dict[str, int]:
-    """Bytes of `numel` local elements: `parameters`, `gradients` (of the same dtype), `optimizer` (its state).
-
-    `state_dtype` is the parameter's where None, which is what torch.optim does.
-    """
-    item_bytes = bytes_of(dtype)
-    is_trained = trainable and mode == "train"
-    state_bytes = num_states(optimizer) * bytes_of(state_dtype or dtype)
-    return {
-        "parameters": numel * item_bytes,
-        "gradients": numel * item_bytes * is_trained,
-        "optimizer": numel * state_bytes * is_trained,
-    }
-
-
-def parameter_bytes(
-    numel: int, dtype: str, *, trainable: bool, optimizer: str, mode: str, state_dtype: str | None = None
-) -> int:
-    """The sum of `parameter_parts`."""
-    parts = parameter_parts(numel, dtype, trainable=trainable, optimizer=optimizer, mode=mode, state_dtype=state_dtype)
-    return sum(parts.values())
 
 
 def saved_operands(node: Node, specs: Sequence[TensorSpec]) -> tuple[frozenset[int], frozenset[int]]:

@@ -9,8 +9,9 @@ import numpy as np
 from autotp.cost.compute import operator_time_s, optimizer_time_s
 from autotp.cost.device import Site, sites_of
 from autotp.cost.local import local_bytes, local_numel
-from autotp.cost.memory import parameter_bytes, saved_bytes_extra, saved_operands, work_bytes
+from autotp.cost.memory import saved_bytes_extra, saved_operands, work_bytes
 from autotp.cost.moves import MovePrices, StepPrice
+from autotp.cost.training import Training, parameter_bytes
 from autotp.graph import Graph, Node, TensorSpec, Value
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
@@ -21,15 +22,6 @@ from autotp.rules.enumerate import Enumerator, Shares, even_shares, is_balanced
 from autotp.rules.rule import OpRule
 from autotp.rules.strategy import Strategy
 from autotp.solver.problem import Consumer, Flow, NodeChoices, Problem
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """What a step consists of. `optimizer`: none, sgd or adamw; `state_dtype`: of its state, the parameter's if None."""
-
-    mode: str = "train"
-    optimizer: str = "adamw"
-    state_dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +122,10 @@ class ProblemBuilder:
         if node.kind in ("parameter", "buffer"):
             spec = node.outputs[0]
             numel = local_numel(spec.shape, strategy.results[0], at)
-            total = parameter_bytes(
-                numel, spec.dtype, trainable=spec.has_gradient, optimizer=training.optimizer, mode=training.mode,
-                state_dtype=training.state_dtype,
-            )  # fmt: skip
+            total = parameter_bytes(numel, spec.dtype, training, trainable=spec.has_gradient)
             step_s = 0.0
             if spec.has_gradient and training.mode == "train":
-                step_s = optimizer_time_s(
-                    numel, spec.dtype, training.optimizer, device, state_dtype=training.state_dtype
-                )
+                step_s = optimizer_time_s(numel, spec.dtype, training, device)
             # The parameter itself is counted as a saved tensor (see _flow), so that what an operator keeps of it is free.
             return step_s, float(total - numel * spec.item_bytes), 0.0
         if node.kind != "op":

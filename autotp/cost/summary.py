@@ -5,8 +5,9 @@ from typing import Any
 
 from autotp.cost.compute import inner_time_s, operator_time_s, optimizer_time_s
 from autotp.cost.local import Coordinates, local_numel
-from autotp.cost.memory import parameter_parts, saved_bytes_extra, work_bytes
-from autotp.cost.problem import PlanningProblem, Training
+from autotp.cost.memory import saved_bytes_extra, work_bytes
+from autotp.cost.problem import PlanningProblem
+from autotp.cost.training import Training, parameter_parts
 from autotp.graph import Node
 from autotp.hardware.cluster import ClusterProfile
 from autotp.hardware.profile import DeviceProfile
@@ -52,9 +53,7 @@ class Summary:
             return forward_s, backward_s, 0.0
         if node.kind == "parameter" and training.mode == "train" and node.outputs[0].has_gradient:
             numel, dtype = local_numel(node.outputs[0].shape, strategy.results[0], at), node.outputs[0].dtype
-            return 0.0, 0.0, optimizer_time_s(
-                numel, dtype, training.optimizer, device, state_dtype=training.state_dtype
-            )  # fmt: skip
+            return 0.0, 0.0, optimizer_time_s(numel, dtype, training, device)
         return 0.0, 0.0, 0.0
 
     def _slowest(self, node: Node, strategy: Strategy) -> tuple[float, ...]:
@@ -157,10 +156,7 @@ class Summary:
             if node.kind in ("parameter", "buffer"):
                 spec = node.outputs[0]
                 numel = local_numel(spec.shape, strategy.results[0], at)
-                parts = parameter_parts(
-                    numel, spec.dtype, trainable=spec.has_gradient, optimizer=training.optimizer, mode=training.mode,
-                    state_dtype=training.state_dtype,
-                )  # fmt: skip
+                parts = parameter_parts(numel, spec.dtype, training, trainable=spec.has_gradient)
                 for name, num_bytes in parts.items():
                     total[name] += count * num_bytes
             elif node.kind == "op":

@@ -1,0 +1,180 @@
+"""The memory of a plan to the byte: the rank's own module is run on fake tensors, and its live storage is counted.
+
+What is counted is what will be allocated, because it is the same code: parameters, what autograd saves, gradients as they
+come while saved tensors go, redistributions' buffers, and what is held only for a moment. Nothing is computed or sent.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+)
+
+from autotp.capture.export import Captured
+from autotp.cost.training import Training, optimizer_state_bytes, step_transient_bytes
+from autotp.graph import TensorSpec
+from autotp.hardware.cluster import ClusterProfile
+from autotp.plans import Plan
+from autotp.rewrite.parallelize import build_for_rank
+from autotp.runtime.communicator import Call, Communicator
+from autotp.runtime.live import LiveStorage
+from autotp.runtime.module import ParallelModule
+
+MAX_COUNTED = 2  # ranks with shards of other sizes that are run one by one
+
+Parts = dict[str, int]
+
+
+@dataclass
+class ShapeCommunicator:
+    """A Communicator that sends nothing: results have the right shapes."""
+
+    axis: str
+    rank: int
+    size: int
+    trace: list[Call] | None = None
+
+    def all_reduce(self, x: Tensor, op: str = "sum") -> Tensor:
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+    def all_gather(self, x: Tensor) -> Tensor:
+        return x.contiguous().new_empty((self.size, *x.shape))
+
+    def reduce_scatter(self, x: Tensor) -> Tensor:
+        return x.contiguous().new_empty(x.shape[1:])
+
+    def all_to_all(self, parts: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+        sent = torch.cat([part.reshape(-1) for part in parts])
+        sizes = [torch.Size(shape).numel() for shape in shapes]
+        received = sent.new_empty(sum(sizes))
+        return [piece.view(tuple(shape)) for piece, shape in zip(torch.split(received, sizes), shapes, strict=True)]
+
+
+def rank_memory(captured: Captured, plan: Plan, rank: int, training: Training, device_kind: str = "cpu") -> Parts:
+    """Bytes of one rank at the peak of a step, by what they are for: their sum is the peak.
+
+    `activations` are tensors of the forward (inputs too) that are alive then, `transient` all else. The step is not the
+    first: the optimizer has its state, and gradients were freed after the last one unless they are accumulated.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        communicators: dict[str, Communicator] = {
+            name: ShapeCommunicator(name, coordinate, size)
+            for (name, size), coordinate in zip(plan.mesh.axes, plan.mesh.coordinates(rank), strict=True)
+        }
+        module = build_for_rank(captured, plan, rank, communicators)
+        live = LiveStorage()
+        owned = set(live.hold([*module.parameters(), *module.buffers()]))
+        own_bytes = live.peak_bytes()
+        trained = [p for p in module.parameters() if p.requires_grad and plan.mode == "train"]
+        if training.accumulation > 1:
+            for parameter in trained:
+                parameter.grad = torch.empty_like(parameter)
+            live.hold(p.grad for p in trained if p.grad is not None)
+        inputs = [torch.empty(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in _inputs(captured)]
+        run_step(module, inputs, live)
+        gradients = live.numbers(p.grad for p in trained if p.grad is not None)
+    sizes = [(p.numel(), str(p.dtype).removeprefix("torch.")) for p in trained]
+    state_bytes = sum(optimizer_state_bytes(numel, dtype, training) for numel, dtype in sizes)
+    parts = {"parameters": own_bytes, "gradients": 0, "optimizer": state_bytes, "activations": 0, "transient": 0}
+    for number, (num_bytes, phase) in live.at_peak().items():
+        if number not in owned:
+            kind = "gradients" if number in gradients else "activations" if phase == "forward" else "transient"
+            parts[kind] += num_bytes
+    if training.optimizer == "none" or not trained:
+        return parts
+    at_step = {"gradients": sum(p.numel() * p.element_size() for p in trained), "activations": _num_bytes(inputs)}
+    at_step["transient"] = step_transient_bytes(sizes, training, device_kind)
+    stepping = {**parts, **at_step}
+    return max(parts, stepping, key=lambda one: sum(one.values()))
+
+
+def run_step(module: ParallelModule, inputs: Sequence[Tensor], live: LiveStorage) -> None:
+    """Forward and backward of flat inputs under a tracker, the outputs held until the end as a user holds the loss."""
+    live.phase = "forward"
+    live.hold(inputs)
+    with live:
+        with torch.set_grad_enabled(module.sharding.mode == "train"):
+            outputs = module.graph_module(*inputs)
+        live.phase = "backward"
+        trained = [x for x in outputs if x.requires_grad]
+        if trained:
+            torch.autograd.backward(trained, [torch.empty_like(x) for x in trained])
+
+
+def _inputs(captured: Captured) -> list[TensorSpec]:
+    return [node.outputs[0] for node in captured.graph if node.kind == "input"]
+
+
+def _num_bytes(tensors: Sequence[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def counted(
+    captured: Captured, plan: Plan, training: Training, cluster: ClusterProfile, limit_bytes: float | None = None
+) -> Plan:
+    """The plan with its memory counted: bytes by rank, whether they fit, and `memory_method` in its predictions.
+
+    `limit_bytes`: of every device, what it has where None. Ranks whose shards have equal sizes are counted once, at most
+    MAX_COUNTED of them; the others are taken to differ from the nearest counted one by as much as their estimates do, and
+    baselines from their estimates as this plan does. What torch cannot run on fake tensors (results whose shapes depend
+    on values) stays estimated, and the plan says so.
+    """
+    estimated = plan.summary["predicted"]["memory_parts_bytes"]
+    devices = [cluster.device(rank) for rank in range(plan.mesh.num_ranks)]
+    limits = [limit_bytes or device.memory_bytes for device in devices]
+    ranks = _representatives(plan)
+    chosen = sorted(set(ranks), key=lambda rank: (-sum(estimated[rank].values()), rank))[:MAX_COUNTED]
+    try:
+        found = {rank: rank_memory(captured, plan, rank, training, devices[rank].kind) for rank in chosen}
+    except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException) as error:
+        warnings.warn(f"memory is estimated, because the model cannot run on fake tensors: {error}")
+        return _with_memory(plan, estimated, "estimated", limits)
+    parts = []
+    for rank, same in enumerate(ranks):
+        nearest = same if same in found else chosen[-1]
+        scale = sum(estimated[rank].values()) / sum(estimated[nearest].values()) if same not in found else 1.0
+        process_bytes = int(devices[rank].process_bytes)
+        parts.append({name: int(scale * size) for name, size in found[nearest].items()} | {"process": process_bytes})
+    return _with_memory(plan, parts, "counted", limits)
+
+
+def _with_memory(plan: Plan, parts: Sequence[Parts], method: str, limits: Sequence[float]) -> Plan:
+    totals = [sum(one.values()) for one in parts]
+    predicted = {**plan.summary["predicted"], "memory_bytes": totals, "memory_parts_bytes": list(parts)}
+    scale = max(totals) / max(plan.summary["predicted"]["memory_bytes"])
+    baselines = {}
+    for name, row in plan.summary["baselines"].items():
+        num_bytes = scale * row["memory_bytes"] if row else 0.0
+        baselines[name] = row and {**row, "memory_bytes": num_bytes, "fits": num_bytes <= min(limits)}
+    fits = all(total <= limit for total, limit in zip(totals, limits, strict=True))
+    return replace(
+        plan,
+        summary={
+            **plan.summary,
+            "predicted": {**predicted, "memory_method": method},
+            "baselines": baselines,
+            "solver": {**plan.summary["solver"], "fits": fits},
+        },
+    )
+
+
+def _representatives(plan: Plan) -> list[int]:
+    """For every rank the first one whose shards have the same sizes everywhere, on a device of the same kind."""
+    placements = [p for s in plan.strategies.values() for p in (*s.operands, *s.results)]
+    placements += [p for moves in plan.moves.values() for move in moves for p in (move.step.source, move.step.target)]
+    cuts = {(axis, state.blocks) for placement in placements for axis, state in enumerate(placement) if state.blocks}
+    uneven = [(axis, block) for axis, blocks in sorted(cuts) for block in blocks if len(set(block)) > 1]
+    first: dict[tuple[object, ...], int] = {}
+    found = []
+    for rank in range(plan.mesh.num_ranks):
+        at = plan.mesh.coordinates(rank)
+        key = (plan.cluster["devices"][rank], *(block[at[axis]] for axis, block in uneven))
+        found.append(first.setdefault(key, rank))
+    return found
