@@ -5,7 +5,22 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-RIGHT = ("time", "share", "step", "relative", "memory", "times", "bytes each", "total", "ranks", "latency", "nodes")
+RIGHT = (
+    "time",
+    "share",
+    "step",
+    "relative",
+    "memory",
+    "times",
+    "bytes each",
+    "total",
+    "ranks",
+    "latency",
+    "nodes",
+    "predicted",
+    "measured",
+    "off by",
+)
 
 
 class TitledTable(Table):

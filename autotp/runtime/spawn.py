@@ -53,7 +53,10 @@ def run_processes(
             sender.close()  # so that the pipe ends when the child does
             processes.append(process)
             pipes.append(receiver)
-        return _results(processes, pipes, time.monotonic() + timeout_s, timeout_s)
+        results = _results(processes, pipes, time.monotonic() + timeout_s, timeout_s)
+        for process in processes:  # they have nothing left to do but to tidy up
+            process.join(10)
+        return results
     finally:
         for process in processes:
             if process.is_alive():

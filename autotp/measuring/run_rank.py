@@ -1,0 +1,195 @@
+"""One rank of `autotp measure`: runs its part of a plan, times steps, asks where time and memory went."""
+
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from autotp.api import as_dtype, capture_for_planning
+from autotp.capture.build import cast_floats
+from autotp.capture.model_file import reload_model
+from autotp.graph import Graph
+from autotp.measuring.clock import synchronise
+from autotp.measuring.devices import device_name
+from autotp.measuring.tracing import node_times
+from autotp.plan_file import loads
+from autotp.plans import Plan
+from autotp.rewrite.parallelize import build_module
+from autotp.runtime.communicator import init_mesh
+from autotp.runtime.live import LiveStorage
+from autotp.runtime.module import ParallelModule
+from autotp.runtime.moves import Redistribute
+from autotp.runtime.verify import scalar_of
+
+WARM_UP, PROFILED = 2, 3
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """What every rank is told. `origin`: of the model; `plan`: its text."""
+
+    origin: Mapping[str, Any]
+    plan: str
+    num_steps: int
+
+
+@dataclass(frozen=True)
+class RankRun:
+    """What one rank found. Seconds by step: forward, backward, optimizer; of nodes and moves: [forward, backward].
+
+    `actions_s`: of redistributions, by action. `inside_s`: of collectives inside operators, [forward, backward].
+    """
+
+    steps_s: list[list[float]]
+    nodes_s: dict[str, list[float]]
+    moves_s: dict[str, list[float]]
+    actions_s: dict[str, float]
+    inside_s: list[float]
+    operators: dict[str, str]
+    memory_bytes: dict[str, int]
+    device: str
+
+
+def run_rank(rank: int, task: RunTask) -> RankRun:
+    """Called by all ranks of an initialised process group."""
+    plan = loads(task.plan)
+    kind = plan.cluster["device_profiles"][plan.cluster["devices"][rank]]["kind"]
+    device = torch.device("cuda", torch.cuda.current_device()) if kind == "cuda" else torch.device("cpu")
+    module, call, graph = _built(plan, task, device)
+    optimizer = _optimizer(plan, module)
+    step = _Step(module, call, optimizer, device)
+    for _ in range(WARM_UP):
+        step.run()
+    steps = [step.run() for _ in range(task.num_steps)]
+    times = node_times(module, step.run, PROFILED)
+    memory = _memory(step, module, optimizer, device)
+    nodes, moves, actions = _attributed(module, graph, times.nodes)
+    inside = [sum(both[way] for name, both in times.inside.items() if name in graph.nodes) for way in (0, 1)]
+    operators = {name: graph[name].short_op for name in nodes}
+    return RankRun(steps, nodes, moves, actions, inside, operators, memory, device_name(device))
+
+
+def _built(plan: Plan, task: RunTask, device: torch.device) -> tuple[ParallelModule, Callable[[], list[Tensor]], Graph]:
+    source = reload_model(task.origin)
+    captured, _ = capture_for_planning(source, None, mode=plan.mode, dtype=plan.model.get("dtype"))
+    torch.manual_seed(0)
+    module = build_module(captured, plan, init_mesh(plan.mesh, device.type), init=_init)
+    inputs = cast_floats(source.example_inputs(), as_dtype(plan.model.get("dtype")))
+    inputs = pytree.tree_map_only(Tensor, lambda x: x.to(device), inputs)
+    args, kwargs = ((), inputs) if isinstance(inputs, Mapping) else (inputs, {})
+
+    def call() -> list[Tensor]:
+        return [x for x in pytree.tree_leaves(module(*args, **kwargs)) if isinstance(x, Tensor)]
+
+    return module, call, captured.graph
+
+
+def _init(name: str, shard: Tensor) -> None:
+    """Weights of an ordinary scale: what is multiplied must be no denormal number, which CPUs are slow at."""
+    if shard.is_floating_point():
+        torch.nn.init.ones_(shard) if shard.dim() < 2 else torch.nn.init.normal_(shard, std=0.02)
+
+
+def _optimizer(plan: Plan, module: ParallelModule) -> torch.optim.Optimizer | None:
+    name = plan.summary.get("training", {}).get("optimizer", "none")
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return OPTIMIZERS[name](parameters, lr=1e-4) if plan.mode == "train" and name != "none" and parameters else None
+
+
+class _Step:
+    """A training step, or a forward; all ranks begin it together."""
+
+    def __init__(
+        self,
+        module: ParallelModule,
+        call: Callable[[], list[Tensor]],
+        optimizer: torch.optim.Optimizer | None,
+        device: torch.device,
+    ) -> None:
+        self._module, self._call, self._optimizer, self._device = module, call, optimizer, device
+
+    def run(self, mark: Callable[[str], None] = lambda phase: None) -> list[float]:
+        """Seconds of forward, backward and optimizer; `mark` is told which one begins."""
+        dist.barrier()
+        synchronise(self._device)
+        at = [time.perf_counter()]
+        mark("forward")
+        outputs = self._call()
+        self._mark(at)
+        if self._module.sharding.mode == "train":
+            mark("backward")
+            scalar_of(outputs).backward()  # type: ignore[no-untyped-call]
+            self._mark(at)
+            mark("optimizer")
+            if self._optimizer is not None:
+                self._optimizer.step()
+            self._module.zero_grad(set_to_none=True)
+            self._mark(at)
+        found = [end - start for start, end in itertools.pairwise(at)]
+        return found + [0.0] * (3 - len(found))
+
+    def _mark(self, at: list[float]) -> None:
+        synchronise(self._device)
+        at.append(time.perf_counter())
+
+
+def _memory(
+    step: _Step, module: ParallelModule, optimizer: torch.optim.Optimizer | None, device: torch.device
+) -> dict[str, int]:
+    """Bytes of parameters and buffers, of optimizer state, of gradients, and at the peak of a step."""
+    states = (
+        [] if optimizer is None else [x for x in pytree.tree_leaves(optimizer.state_dict()) if isinstance(x, Tensor)]
+    )
+    held = [*module.parameters(), *module.buffers()]
+    trained = [p for p in module.parameters() if p.requires_grad and module.sharding.mode == "train"]
+    found = {"parameters": _bytes(held), "optimizer": _bytes(states), "gradients": _bytes(trained)}
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        step.run()
+        return {**found, "peak": int(torch.cuda.max_memory_allocated(device))}
+    live = LiveStorage()
+    live.hold([*held, *states])
+    with live:
+        step.run(lambda phase: setattr(live, "phase", phase))
+    return {**found, "peak": live.peak_bytes()}
+
+
+def _bytes(tensors: Sequence[Tensor]) -> int:
+    storages = {x.untyped_storage()._cdata: x.untyped_storage().nbytes() for x in tensors}
+    return sum(storages.values())
+
+
+def _attributed(
+    module: ParallelModule, graph: Graph, times: Mapping[str, list[float]]
+) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, float]]:
+    """Nodes of the planning graph, moves by the node whose value moves, and actions."""
+    nodes: dict[str, list[float]] = {}
+    moves: dict[str, list[float]] = {}
+    actions: dict[str, float] = {}
+    for node in module.graph_module.graph.nodes:
+        both = times.get(node.name, [0.0, 0.0])
+        child = module.graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(child, Redistribute):
+            source = moves.setdefault(_moved(node, module), [0.0, 0.0])
+            for way, (action, seconds) in enumerate(zip(child.actions, both, strict=True)):
+                source[way] += seconds
+                actions[action] = actions.get(action, 0.0) + seconds
+        elif node.name in graph.nodes and graph[node.name].kind == "op":
+            nodes[node.name] = both
+    return nodes, moves, actions
+
+
+def _moved(node: fx.Node, module: ParallelModule) -> str:
+    """The node whose value a redistribution moves."""
+    source = node
+    while source.op == "call_module" and "redistribute" in str(source.target):
+        (source,) = source.all_input_nodes
+    is_item = source.op == "call_function" and getattr(source.target, "__name__", "") == "getitem"
+    return source.all_input_nodes[0].name if is_item else source.name
