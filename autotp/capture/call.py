@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ class CallSpec:
     @classmethod
     def of(cls, signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> "CallSpec":
         values = bind(signature, args, kwargs)
+        register_dataclasses(values)
         pairs, spec = pytree.tree_flatten_with_path(values)
         return cls(
             signature,
@@ -81,6 +82,14 @@ def _check_leaf(leaf: Any, expected: Any, path: str, is_tensor: bool, check_shap
 
 def _describe(leaf: Any) -> str:
     return f"{leaf.dtype} {list(leaf.shape)}" if isinstance(leaf, Tensor) else repr(leaf)
+
+
+def register_dataclasses(nested: Any) -> None:
+    """Let pytree, and so torch.export, look into every dataclass inside nested values."""
+    for leaf in pytree.tree_leaves(nested):
+        if is_dataclass(leaf) and not isinstance(leaf, type):
+            torch.export.register_dataclass(type(leaf))
+            register_dataclasses(leaf)
 
 
 def bind(signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

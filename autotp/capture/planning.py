@@ -59,6 +59,7 @@ def _node(
             f"{describe(node)}: {node.target} returns something that is not a tensor, e.g. a number read from one; "
             "what a model computes must not depend on the values in its tensors"
         )
+    _check_strides(node)
     inputs: list[Value] = []
     arguments: dict[str, Any] = {}
     for index, argument in enumerate(node.target._schema.arguments):
@@ -70,6 +71,17 @@ def _node(
         node.name, "op", op, tuple(inputs), outputs, MappingProxyType(arguments), module_path(node),
         writes=_written(node.target, arguments),
     )  # fmt: skip
+
+
+def _check_strides(node: fx.Node) -> None:
+    """Refuse `as_strided` of a tensor whose elements are not in order: other devices may hold it otherwise."""
+    if node.target is torch.ops.aten.as_strided.default:
+        for source in node.all_input_nodes:
+            if not source.meta["val"].is_contiguous() or source.meta["val"].storage_offset():
+                raise CaptureError(
+                    f"{describe(node)}: as_strided of a tensor that is itself a view; make it contiguous first, or "
+                    "use slicing and reshaping"
+                )
 
 
 def _written(target: torch._ops.OpOverload, arguments: dict[str, Any]) -> frozenset[int]:

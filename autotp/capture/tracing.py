@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram, _trace
 
-from autotp.capture.call import unbind
+from autotp.capture.call import register_dataclasses, unbind
 from autotp.capture.model_file import load_hf
 from autotp.errors import CaptureError
 
@@ -30,6 +30,7 @@ def trace(
         _training_flags(model, is_training),
         _hugging_face(model, values),
         _quiet(),
+        _known_results(model),
         torch.set_grad_enabled(is_training),
     ):
         try:
@@ -52,6 +53,16 @@ def _quiet() -> Iterator[None]:
         # nn.LSTM sets its list of weights, which are all parameters, while it runs.
         warnings.filterwarnings("ignore", message="The tensor attributes? .*_flat_weights")
         yield
+
+
+@contextmanager
+def _known_results(model: nn.Module) -> Iterator[None]:
+    """Dataclasses that the model returns become known before torch.export looks into them."""
+    handle = model.register_forward_hook(lambda _, args, returned: register_dataclasses(returned))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _say_nothing(*args: Any, **kwargs: Any) -> None:

@@ -20,6 +20,9 @@ from autotp.runtime.local_ops import local_operator
 from autotp.runtime.local_ops_find import find_operator
 from autotp.runtime.moves import Redistribute
 
+# They look at memory and not at elements only; a moved tensor need not have the strides of the captured one.
+READS_MEMORY = frozenset({"aten.view_as_complex.default", "aten.view.dtype", "aten.as_strided.default"})
+
 
 def rewrite(
     captured: fx.GraphModule,
@@ -101,6 +104,8 @@ class _Rewriter:
                 raise PlanError(
                     f"{node.op} ({node.name}) writes to {node.inputs[index]}, so that may not be redistributed"
                 )
+        if node.op in READS_MEMORY:
+            operands = [self.graph.call_function(torch.ops.aten.contiguous.default, (operand,)) for operand in operands]
         args, kwargs = arguments_of(captured, node, call, operands)
         if not call.local:
             return self.graph.create_node("call_function", find_operator(call.op), args, kwargs, name=captured.name)
