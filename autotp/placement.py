@@ -51,16 +51,17 @@ def near_equal(units: int, parts: int) -> Block:
     return tuple(units // parts + (i < units % parts) for i in range(parts))
 
 
-def apportion(units: int, weights: Sequence[int]) -> Block:
-    """Whole units spread by weights, each within one of its exact share (Hamilton's method; ties go to lower ranks).
+def apportion(units: int, weights: Sequence[int], turn: int = 0) -> Block:
+    """Whole units spread by weights, each within one of its exact share (Hamilton's method).
 
-    With equal weights this is `near_equal`. Raises AutoTPError where no weight is positive.
+    Ties go to part `turn` and those behind it, round and round. With equal weights and no turn this is `near_equal`.
+    Raises AutoTPError where no weight is positive.
     """
     total = sum(weights)
     if total <= 0 or min(weights) < 0:
         raise AutoTPError(f"the shares {tuple(weights)} must be positive")
     sizes = [units * weight // total for weight in weights]
-    by_remainder = sorted(range(len(weights)), key=lambda i: (-(units * weights[i] % total), i))
+    by_remainder = sorted(range(len(weights)), key=lambda i: (-(units * weights[i] % total), (i - turn) % len(weights)))
     for i in by_remainder[: units - sum(sizes)]:
         sizes[i] += 1
     return tuple(sizes)

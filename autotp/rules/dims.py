@@ -25,15 +25,22 @@ class Candidate:
 
     layout: Layout
     key: Key
+    turns: tuple[int, ...] = ()
 
     def blocks(self, shares: Sequence[int]) -> Blocks | None:
-        """Sizes by the ranks' shares, in whole granules; None where most ranks would get nothing.
+        """Sizes by the ranks' shares, in whole granules; None where most ranks that have a share would get nothing.
 
-        With fewer granules than ranks some get nothing, and run on empty shards.
+        With fewer granules than ranks some get nothing, and run on empty shards. Of ranks with equal claims to what is
+        left over the first is one that depends on the number of granules (`turns`): so of two dims with a remainder each
+        different ranks get it.
         """
-        blocks = tuple(tuple(n * g for n in apportion(length // g, shares)) for length, g in self.layout)
+        blocks = tuple(
+            tuple(n * g for n in apportion(length // g, shares, turn))
+            for (length, g), turn in zip(self.layout, self.turns or (0,) * len(self.layout), strict=True)
+        )
         num_busy = sum(any(sizes) for sizes in zip(*blocks, strict=True))
-        return blocks if num_busy > 1 and 2 * num_busy >= len(shares) else None
+        num_wanted = sum(share > 0 for share in shares)
+        return blocks if num_busy >= min(2, num_wanted) and 2 * num_busy >= num_wanted else None
 
     def nested(self, outer: Blocks, shares: Sequence[int]) -> Blocks | None:
         """The same cut inside every shard of `outer` (blocks of the same layout on another axis); None where too small."""
@@ -64,6 +71,7 @@ class DimAnalysis:
             if node.kind == "op" and (classes[node.name], inputs) not in seen:
                 seen.add((classes[node.name], inputs))
                 self._equate(node, inputs, rules[classes[node.name]])
+        self._units = self._parameter_units(graph)
 
     def representative(self, value: Value) -> Value:
         return Value(self._classes[value.node], value.index)
@@ -87,9 +95,24 @@ class DimAnalysis:
         if root not in self._candidates:
             layouts = self._layouts(root)
             order = sorted(layouts, key=lambda key: (len(layouts[key]), -layouts[key][0][1], key))
-            found = [Candidate(tuple(layouts[key]), key) for key in order if len(layouts[key]) <= MAX_BLOCKS]
+            found = [
+                Candidate(tuple(layouts[key]), key, tuple(self._turn(length // g) for length, g in layouts[key]))
+                for key in order
+                if len(layouts[key]) <= MAX_BLOCKS
+            ]
             self._candidates[root] = tuple(found[:MAX_CANDIDATES])
         return self._candidates[root]
+
+    def _parameter_units(self, graph: Graph) -> list[int]:
+        """How many granules the dims of parameters can be divided in, every number once."""
+        rows = [self._rows[Value(node.name)] for node in graph if node.kind == "parameter" and Value(node.name) in self._rows]
+        layouts = (blocks for root in {self.terms.find(term) for row in rows for term in row}
+                   for blocks in self._layouts(root).values())  # fmt: skip
+        return sorted({length // granule for blocks in layouts for length, granule in blocks})
+
+    def _turn(self, units: int) -> int:
+        """Where the ranks that get one more begin: behind those that did in the dims of fewer granules."""
+        return sum(fewer for fewer in self._units if fewer < units)
 
     def _layouts(self, term: int) -> dict[Key, list[tuple[int, int]]]:
         """Blocks (length, granule) for every run of adjacent factors; in a concatenation, runs that all parts share."""
