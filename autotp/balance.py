@@ -1,14 +1,17 @@
-"""How much every rank of a mesh axis gets: shares and strategies are chosen in turn (design, section 6).
+"""How much every rank of a mesh axis gets: shares and strategies are chosen together or in turn (design, section 6).
 
-For given shares the integer program is exact. Shares are sought from several starts (even, by speed, by memory), then by
-what each rank took for what it had, then by small shifts from the slowest rank to the fastest; the best plan seen is kept.
-That is a local search, so the plan says how far it is from what the devices' speeds together would allow.
+Where devices can be told apart in few ways, every division of every dim is a strategy of its own and one integer program
+decides it all. Else shares are sought from several starts (even, by speed, by memory) and by what each rank took for what
+it had; then sizes and strategies in turn: for given strategies one integer program chooses, dim by dim, among many
+divisions near the present one, in whole granules and within every device's memory; for these sizes another one chooses
+strategies. Both minimise the same seconds under the same limits, so no turn makes it worse. That is a local search: how far
+from the best it can be is what `bound` says.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from autotp.cost.problem import PlanningProblem
 from autotp.cost.summary import Summary
@@ -16,14 +19,16 @@ from autotp.errors import AutoTPError, InfeasibleError
 from autotp.hardware.cluster import ClusterProfile
 from autotp.hardware.profile import DeviceProfile
 from autotp.mesh import Mesh
-from autotp.placement import apportion
-from autotp.rules.enumerate import Shares, even_shares
+from autotp.rules.enumerate import Enumerator, Families, Shares, even_shares
 from autotp.search import Search
+from autotp.shares import Vector, distinct, kinds_of, uneven_axes, whole
+from autotp.sizes import families_of, offered, used
 from autotp.solver.problem import Solution
 
-PARTS = 1000  # of which shares are whole numbers
-MAX_FOLLOWED = 8  # plans made by giving every rank what its speed in the last one asks for
-SHIFTS = (80, 40, 20, 10)  # parts that go from the slowest to the fastest rank
+MAX_FOLLOWED = 4  # plans made by giving every rank what its speed in the last one asks for
+MAX_TURNS = 4  # of sizes for strategies, and strategies for sizes
+CLOSE = 1e-3  # relative: seconds that are no improvement worth another turn
+ROUGH = 0.02  # relative: how far from their best plans may be while shares are compared
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Found:
     """A plan for some shares."""
 
     planning: PlanningProblem
+    enumerator: Enumerator
     search: Search
     solution: Solution
     summary: Summary
@@ -38,56 +44,89 @@ class Found:
 
 @dataclass(frozen=True)
 class Balanced:
-    """The best plan found, and how many shares were tried."""
+    """The best plan found, how many problems were solved for it, and whether one of them held all divisions."""
 
     found: Found
     num_tried: int
+    is_joint: bool = False
+
+
+class Attempts(Protocol):
+    """Makes plans for given shares."""
+
+    def within_limits(
+        self, shares: Shares, below_s: float, families: Families | None = None, gap: float = 0.0
+    ) -> Found | None:
+        """None where no plan is faster than `below_s`; within `gap` of the best one. May raise InfeasibleError."""
+        ...
+
+    def all_divisions(self) -> Shares | None:
+        """Every division of every dim on every axis, where these are few."""
+        ...
+
+    def units(self, axis: int, families: Families) -> list[int]:
+        """Numbers of granules of the dims that nodes of these families divide on an axis."""
+        ...
 
 
 class Balancer:
-    """Seeks shares for the axes along which devices differ.
+    """Seeks shares for the axes along which devices differ."""
 
-    `attempt(shares, below_s)` makes a plan, or none where none is faster than `below_s`; it may raise InfeasibleError.
-    """
-
-    def __init__(
-        self, mesh: Mesh, cluster: ClusterProfile, objective: str, attempt: Callable[[Shares, float], Found | None]
-    ) -> None:
-        self._mesh, self._cluster, self._objective, self._attempt = mesh, cluster, objective, attempt
+    def __init__(self, mesh: Mesh, cluster: ClusterProfile, objective: str, attempts: Attempts) -> None:
+        self._mesh, self._cluster, self._objective, self._attempts = mesh, cluster, objective, attempts
         self._axes = uneven_axes(mesh, cluster)
         self._tried: dict[Shares, Found | None] = {}
+        self._num_sized = 0
+        self._gap = 0.0
         self._error: InfeasibleError | None = None
 
     def best(self) -> Balanced:
         """Raises InfeasibleError where no shares that were tried give a plan."""
-        even = even_shares(self._mesh)
-        starts = [*(self._by(metric) for metric in METRICS if self._axes), even]
-        best = min(starts, key=self._value)
-        if self._axes and math.isfinite(self._value(best)[0]):
-            best = self._followed(best)
-            for shift in SHIFTS:
-                best = self._shifted(best, shift)
+        together = self._attempts.all_divisions() if self._axes else None
+        self._gap = ROUGH if self._axes and together is None else 0.0
+        if together is not None:
+            best = together
+            self._value(best)
+        else:
+            best = min([*self._starts(), even_shares(self._mesh)], key=self._value)
+            if self._axes and self._tried[best] is not None:
+                best = self._in_turn(self._followed(best))
         found = self._tried[best]
+        if found is not None and self._gap:
+            found = self._attempts.within_limits(best, math.inf)
         if found is None:
             raise self._error or AutoTPError("no shares of the devices give a plan")
-        return Balanced(found, len(self._tried))
+        return Balanced(found, len(self._tried) + self._num_sized, together is not None)
 
     def _value(self, shares: Shares) -> tuple[float, float]:
         """What is minimised: seconds, or bytes of the fullest device and then seconds."""
         if shares not in self._tried:
             known = [found.solution.cost_s for found in self._tried.values() if found]
             try:
-                self._tried[shares] = self._attempt(shares, min(known, default=math.inf))
+                self._tried[shares] = self._attempts.within_limits(shares, min(known, default=math.inf), gap=self._gap)
             except InfeasibleError as error:
-                self._tried[shares], self._error = None, error
+                self._tried[shares], self._error = None, self._error or error
         found = self._tried[shares]
-        if found is None:
-            return math.inf, math.inf
-        seconds = found.solution.cost_s
-        return (max(found.solution.memory_bytes), seconds) if self._objective == "memory" else (seconds, 0.0)
+        return (math.inf, math.inf) if found is None else self._judge(found.solution)
+
+    def _judge(self, solution: Solution) -> tuple[float, float]:
+        seconds = solution.cost_s
+        return (max(solution.memory_bytes), seconds) if self._objective == "memory" else (seconds, 0.0)
+
+    # ------------------------------------------------------------ starts
+
+    def _starts(self) -> list[Shares]:
+        """By what the weakest device at every coordinate of an axis can do; and between speed and memory."""
+        found = [self._by(metric) for metric in METRICS]
+        if not self._axes:
+            return []
+        between = list(found[0])
+        for axis in self._axes:
+            (fast,), (roomy,) = found[0][axis], found[-1][axis]
+            between[axis] = (whole([math.sqrt(a * b) for a, b in zip(fast, roomy, strict=True)]),)
+        return [*found, tuple(between)]
 
     def _by(self, metric: Callable[[DeviceProfile], float]) -> Shares:
-        """Shares by what the weakest device at every coordinate of an axis can do."""
         shares = list(even_shares(self._mesh))
         for axis in self._axes:
             weights = [
@@ -108,36 +147,12 @@ class Balancer:
             seconds = found.summary.balance(1.0)["compute_s"]
             for axis in self._axes:
                 slowest = self._slowest(seconds, axis)
-                wanted = [share / taken for share, taken in zip(shares[axis][0], slowest, strict=True)]
-                shares = _with(shares, axis, whole(wanted))
+                wanted = [share / max(taken, 1e-12) for share, taken in zip(shares[axis][0], slowest, strict=True)]
+                shares = _with(shares, axis, (whole(wanted),))
             if shares in self._tried:
                 return best
             best = min(best, shares, key=self._value)
         return best
-
-    def _shifted(self, best: Shares, shift: int) -> Shares:
-        while True:
-            found = self._tried[best]
-            assert found is not None
-            seconds = found.summary.balance(1.0)["compute_s"]
-            options = []
-            for axis in self._axes:
-                options.append(_with(best, axis, self._relieved(best[axis][0], self._slowest(seconds, axis), shift)))
-            better = min([best, *options], key=self._value)
-            if better == best:
-                return best
-            best = better
-
-    def _relieved(self, shares: Sequence[int], taken: Sequence[float], shift: int) -> tuple[int, ...]:
-        """`shift` parts go from the slowest rank and all that are like it to the fastest and all like that."""
-        now = whole(shares)
-        slow = [i for i, share in enumerate(now) if share == now[taken.index(max(taken))]]
-        fast = [i for i, share in enumerate(now) if share == now[taken.index(min(taken))]]
-        if set(slow) & set(fast):
-            return tuple(shares)
-        given = [now[i] - shift / len(slow) if i in slow else float(now[i]) for i in range(len(now))]
-        given = [given[i] + shift / len(fast) if i in fast else given[i] for i in range(len(now))]
-        return whole([max(0.0, one) for one in given])
 
     def _slowest(self, seconds: Sequence[float], axis: int) -> list[float]:
         """Per coordinate of an axis the seconds of the rank that takes longest."""
@@ -147,6 +162,32 @@ class Balancer:
             found[coordinate] = max(found[coordinate], taken)
         return found
 
+    # ------------------------------------------------------------ sizes and strategies in turn
+
+    def _in_turn(self, best: Shares) -> Shares:
+        for _ in range(MAX_TURNS):
+            before = self._value(best)
+            for axis in self._axes:
+                best = min(best, self._sized(best, axis), key=self._value)
+            if self._value(best) >= (before[0] * (1 - CLOSE), before[1]):
+                return best
+        return best
+
+    def _sized(self, best: Shares, axis: int) -> Shares:
+        """The divisions that the best sizes for the strategies of a plan use; the plan's own where none are better."""
+        found = self._tried[best]
+        assert found is not None
+        families, kinds = families_of(found.planning, found.solution), kinds_of(self._mesh, self._cluster, axis)
+        near = _with(best, axis, offered(self._attempts.units(axis, families), kinds, best[axis]))
+        self._num_sized += 1
+        try:
+            sized = self._attempts.within_limits(near, found.solution.cost_s, families, self._gap)
+        except InfeasibleError:
+            return best  # cannot be but by the solver's tolerance: the present sizes are among those offered
+        if sized is None or self._judge(sized.solution) >= self._judge(found.solution):
+            return best
+        return used(sized.planning, sized.solution, sized.enumerator)
+
 
 METRICS: tuple[Callable[[DeviceProfile], float], ...] = (
     lambda device: max(device.matmul_flops_per_s.values()) * device.matmul_efficiency,
@@ -155,36 +196,26 @@ METRICS: tuple[Callable[[DeviceProfile], float], ...] = (
 )
 
 
-def uneven_axes(mesh: Mesh, cluster: ClusterProfile) -> tuple[int, ...]:
-    """Axes along which the devices of some group are not alike."""
-    return tuple(
-        axis
-        for axis in range(len(mesh.axes))
-        if any(len({cluster.devices[rank] for rank in group}) > 1 for group in mesh.groups(axis))
-    )
+def _with(shares: Shares, axis: int, vectors: tuple[Vector, ...]) -> Shares:
+    return (*shares[:axis], distinct(vectors), *shares[axis + 1 :])
 
 
-def whole(weights: Sequence[float]) -> tuple[int, ...]:
-    """Weights as shares of `PARTS` in whole numbers."""
-    total = sum(weights)
-    return apportion(PARTS, [round(weight / total * 1e9) for weight in weights])
-
-
-def _with(shares: Shares, axis: int, one: tuple[int, ...]) -> Shares:
-    return (*shares[:axis], (one,), *shares[axis + 1 :])
-
-
-def report(balanced: Balanced, mesh: Mesh, cluster: ClusterProfile, even_step_s: float | None) -> dict[str, Any]:
-    """For the plan: shares per axis, the step with even ones (memory aside), and the bound of the devices' speeds."""
+def report(
+    balanced: Balanced, mesh: Mesh, cluster: ClusterProfile, even_step_s: float | None, bound_s: float
+) -> dict[str, Any]:
+    """For the plan: shares per axis, the step with even ones (memory aside), and how much faster any could be."""
     found = balanced.found
     step_s = found.solution.cost_s
-    bound_s = found.summary.combined_speed_bound_s()
-    axes: Mapping[str, list[int]] = {name: list(found.planning.shares[axis][0]) for axis, name in enumerate(mesh.names)}
+    divisions = used(found.planning, found.solution, found.enumerator)
+    bound_s = min(step_s, bound_s)
+    axes: Mapping[str, list[int]] = {name: list(divisions[axis][0]) for axis, name in enumerate(mesh.names)}
     return {
         "shares": axes,
         "uneven_axes": [mesh.names[axis] for axis in uneven_axes(mesh, cluster)],
         "even_step_s": even_step_s,
         "num_tried": balanced.num_tried,
+        "is_joint": balanced.is_joint,
+        "combined_speed_bound_s": found.summary.combined_speed_bound_s(),
         "bound_s": bound_s,
         "gap": (step_s - bound_s) / step_s if step_s else 0.0,
         **found.summary.balance(step_s),

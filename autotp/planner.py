@@ -7,22 +7,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from autotp.assemble import moves_of, nodes_of, parameters_of, strategies_of
-from autotp.balance import Balanced, Balancer, Found, report
+from autotp.attempts import Attempts
+from autotp.balance import Balanced, Balancer, report
 from autotp.capture.export import Captured
 from autotp.capture.repeats import fold
-from autotp.cost.megatron import megatron_strategies
-from autotp.cost.problem import PlanningProblem, ProblemBuilder, with_limit
-from autotp.cost.summary import Summary
+from autotp.cost.problem import with_limit
 from autotp.errors import InfeasibleError, RuleError
 from autotp.graph import Graph
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
 from autotp.plans import Plan
-from autotp.rules.enumerate import Shares, even_shares
 from autotp.rules.registry import is_fallback, rules_of
 from autotp.rules.rule import OpRule
-from autotp.search import Options, Search
-from autotp.solver.problem import Solution
+from autotp.search import Options
 from autotp.solver.serialise import to_dict
 
 
@@ -65,9 +62,9 @@ def make_plan(
     rules, unknown = checked_rules(graph, is_strict=options.is_strict)
     several = sum(size > 1 for size in mesh.sizes) > 1
     classes = fold(graph, ends=0 if several else 1) if options.is_folded else {node.name: node.name for node in graph}
-    attempts = _Attempts(graph, rules, classes, mesh, cluster, options)
+    attempts = Attempts(graph, rules, classes, mesh, cluster, options)
     try:
-        balanced = Balancer(mesh, cluster, options.objective, attempts.within_limits).best()
+        balanced = Balancer(mesh, cluster, options.objective, attempts).best()
     except InfeasibleError as error:
         balanced = Balanced(attempts.anyway(error), 1)
     found = balanced.found
@@ -91,7 +88,7 @@ def make_plan(
             "training": asdict(options.training),
             "predicted": predicted,
             "baselines": baselines,
-            "balance": report(balanced, mesh, cluster, attempts.even_s),
+            "balance": report(balanced, mesh, cluster, attempts.even_s, attempts.bound_s(found)),
             "solver": {
                 "strategy": options.strategy,
                 "objective": options.objective,
@@ -107,48 +104,3 @@ def make_plan(
         fallback_ops=unknown,
     )
     return Planned(plan, {"build_s": attempts.build_s, "solve_s": planned - started - attempts.build_s})
-
-
-class _Attempts:
-    """Plans of one graph on one mesh, for different shares of the ranks."""
-
-    def __init__(
-        self,
-        graph: Graph,
-        rules: dict[str, OpRule],
-        classes: Mapping[str, str],
-        mesh: Mesh,
-        cluster: ClusterProfile,
-        options: Options,
-    ) -> None:
-        self._graph, self._rules, self._classes = graph, rules, classes
-        self._mesh, self._cluster, self._options = mesh, cluster, options
-        self.build_s = 0.0
-        self.even_s: float | None = None  # of even shares, memory aside
-
-    def within_limits(self, shares: Shares, below_s: float) -> Found | None:
-        """None where no plan with these shares is faster than `below_s`. Raises InfeasibleError where none fits."""
-        planning, search = self._prepare(shares)
-        solution = search.find(below_s)
-        if shares == even_shares(self._mesh):
-            self.even_s = search.free_s
-        return self._found(planning, search, solution) if solution else None
-
-    def anyway(self, error: InfeasibleError) -> Found:
-        """With even shares and no limit but the user's; raises `error` again if there is one."""
-        planning, search = self._prepare(even_shares(self._mesh))
-        return self._found(planning, search, search.find_anyway(error))
-
-    def _prepare(self, shares: Shares) -> tuple[PlanningProblem, Search]:
-        started = time.perf_counter()
-        training = self._options.training
-        builder = ProblemBuilder(self._graph, self._rules, self._classes, self._mesh, self._cluster, training, shares)
-        planning = builder.build()
-        self.build_s += time.perf_counter() - started
-        capacity = [float(site.device.memory_bytes) for site in planning.sites]
-        allowed = megatron_strategies(planning, builder.analysis, self._rules)
-        return planning, Search(planning, self._options, capacity, allowed)
-
-    def _found(self, planning: PlanningProblem, search: Search, solution: Solution) -> Found:
-        summary = Summary(planning, solution, self._rules, self._mesh, self._cluster, self._options.training)
-        return Found(planning, search, solution, summary)

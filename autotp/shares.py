@@ -55,6 +55,11 @@ def divisions(units: int, kinds: Kinds, near: Vector | None = None, limit: int |
     return sorted(found, key=lambda v: (sum(abs(n - w) for n, w in zip(v, wanted, strict=True)), v))[:limit]
 
 
+def num_divisions(units: int, kinds: Kinds) -> int:
+    """How many `divisions` there are."""
+    return math.comb(units + len(kinds) - 1, len(kinds) - 1)
+
+
 def shifted(vector: Vector, kinds: Kinds, shift: float) -> Iterator[Vector]:
     """Divisions of `vector` after a share `shift` of everything went from one kind to another."""
     total = sum(vector)
@@ -63,9 +68,7 @@ def shifted(vector: Vector, kinds: Kinds, shift: float) -> Iterator[Vector]:
         given = min(shift, held[giver])
         if given > 0:
             now = [h - given * (k == giver) + given * (k == taker) for k, h in enumerate(held)]
-            yield whole(
-                [now[k] / len(kind) for i in range(len(vector)) for k, kind in enumerate(kinds) if i in kind]
-            )
+            yield whole([now[k] / len(kind) for i in range(len(vector)) for k, kind in enumerate(kinds) if i in kind])
 
 
 def distinct(vectors: Iterable[Vector]) -> tuple[Vector, ...]:

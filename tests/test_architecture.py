@@ -13,7 +13,9 @@ MAX_LINES = 300
 BASE = {"errors", "mesh", "placement", "graph", "redistribute", "rules.strategy", "plans", "plan_file"}
 STAGES = {"capture", "rules", "hardware", "cost", "solver", "rewrite", "runtime"}
 TOP = (
-    BASE | STAGES | {"assemble", "search", "balance", "dry_run", "planner", "api"}
+    BASE
+    | STAGES
+    | {"assemble", "search", "shares", "sizes", "bound", "balance", "attempts", "dry_run", "planner", "api"}
 )  # the pipeline itself; cycles have a test of their own
 MAY_IMPORT = {
     "errors": set(),
@@ -33,7 +35,11 @@ MAY_IMPORT = {
     "measurement": {"errors", "plan_file"},
     "report": BASE | {"solver", "measurement"},
     "measuring": TOP | {"measurement"},
-    **dict.fromkeys(("assemble", "search", "balance", "dry_run", "planner", "api", "verification"), TOP),
+    "shares": {"mesh", "placement", "hardware"},
+    **dict.fromkeys(
+        ("assemble", "search", "sizes", "bound", "balance", "attempts", "dry_run", "planner", "api", "verification"),
+        TOP,
+    ),
 }
 NO_TORCH = (
     "errors",

@@ -5,7 +5,6 @@ import math
 from typing import Any
 
 from autotp.api import capture_for_planning, timed_plan
-from autotp.balance import uneven_axes
 from autotp.capture.model_file import ModelSource, load_model
 from autotp.cost.problem import ProblemBuilder, with_limit
 from autotp.cost.training import Training
@@ -16,6 +15,7 @@ from autotp.placement import apportion
 from autotp.plans import Plan
 from autotp.rules.registry import rules_of
 from autotp.search import Options
+from autotp.shares import uneven_axes
 from autotp.solver.ilp import solve
 
 

@@ -18,10 +18,10 @@ from autotp.mesh import Mesh
 from autotp.placement import B, Placement, R, State
 from autotp.redistribute import TABLE, Step
 from autotp.rules.dims import DimAnalysis, Key
-from autotp.rules.enumerate import Enumerator, Shares, even_shares, is_balanced
+from autotp.rules.enumerate import Enumerator, Families, Shares, even_shares, is_balanced
 from autotp.rules.rule import OpRule
 from autotp.rules.strategy import Strategy
-from autotp.solver.problem import Consumer, Flow, NodeChoices, Problem
+from autotp.solver.problem import Consumer, Floats, Flow, NodeChoices, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ class PlanningProblem:
     state_graphs: tuple[StateGraph, ...]
     sites: tuple[Site, ...]
     shares: Shares
+    site_seconds: tuple[Floats, ...] = ()  # per node [strategies, sites]
 
 
 class ProblemBuilder:
@@ -68,18 +69,20 @@ class ProblemBuilder:
         cluster: ClusterProfile,
         training: Training,
         shares: Shares | None = None,
+        families: Families | None = None,
+        analysis: DimAnalysis | None = None,
     ) -> None:
         self._graph, self._rules, self._classes = graph, rules, classes
         self._mesh, self._cluster, self._training = mesh, cluster, training
         self._sites, self._moves = sites_of(cluster, mesh), MovePrices(cluster, mesh)
         self._shares = shares or even_shares(mesh)
-        self.analysis = DimAnalysis(graph, rules, classes)
-        self._enumerator = Enumerator(graph, rules, self.analysis, mesh, self._shares)
+        self.analysis = analysis or DimAnalysis(graph, rules, classes)
+        self.enumerator = Enumerator(graph, rules, self.analysis, mesh, self._shares, families)
         self._state_graphs: dict[object, StateGraph] = {}
         self._written = graph.written()
         self._nodes = [node for node in graph if classes[node.name] == node.name]
         self._index = {node.name: index for index, node in enumerate(self._nodes)}
-        pairs = [self._enumerator.strategies(node) for node in self._nodes]
+        pairs = [self.enumerator.strategies(node) for node in self._nodes]
         self._strategies = tuple(tuple(strategy for strategy, _ in pair) for pair in pairs)
         self._keys = tuple(tuple(key for _, key in pair) for pair in pairs)
 
@@ -88,10 +91,10 @@ class ProblemBuilder:
         counts: dict[str, int] = {}
         for name in self._classes.values():
             counts[name] = counts.get(name, 0) + 1
-        nodes = tuple(
+        priced = [
             self._choices(node, strategies, counts[node.name])
             for node, strategies in zip(self._nodes, self._strategies, strict=True)
-        )
+        ]
         groups, flow_of = self._groups()
         flows, graphs = [], []
         for (value, consumers), count in groups.items():
@@ -100,20 +103,23 @@ class ProblemBuilder:
             graphs.append(states)
         fixed = np.array([float(site.device.process_bytes) for site in self._sites])
         device_names = tuple(site.name for site in self._sites)
-        problem = Problem(nodes, tuple(flows), np.full(len(fixed), np.inf), fixed, device_names)
+        problem = Problem(
+            tuple(node for node, _ in priced), tuple(flows), np.full(len(fixed), np.inf), fixed, device_names
+        )
         names = tuple(node.name for node in self._nodes)
         return PlanningProblem(
             problem, self._graph, self._classes, names, self._strategies, self._keys, flow_of, tuple(graphs),
-            self._sites, self._shares,
+            self._sites, self._shares, tuple(seconds for _, seconds in priced),
         )  # fmt: skip
 
     # ------------------------------------------------------------ nodes
 
-    def _choices(self, node: Node, strategies: Sequence[Strategy], count: int) -> NodeChoices:
-        """Seconds are those of the site that takes longest, bytes are each site's own."""
+    def _choices(self, node: Node, strategies: Sequence[Strategy], count: int) -> tuple[NodeChoices, Floats]:
+        """Seconds are those of the site that takes longest, bytes are each site's own; and seconds of every site."""
         prices = np.array([[self._price(node, s, site) for site in self._sites] for s in strategies], dtype=np.float64)
         rank = np.arange(len(strategies))
-        return NodeChoices(node.name, prices[:, :, 0].max(axis=1), prices[:, :, 1], prices[:, :, 2], rank, count)
+        seconds = prices[:, :, 0]
+        return NodeChoices(node.name, seconds.max(axis=1), prices[:, :, 1], prices[:, :, 2], rank, count), seconds
 
     def _price(self, node: Node, strategy: Strategy, site: Site) -> tuple[float, float, float]:
         """(seconds, bytes held for the step, bytes held while it runs) at one site."""

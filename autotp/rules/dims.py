@@ -105,7 +105,11 @@ class DimAnalysis:
 
     def _parameter_units(self, graph: Graph) -> list[int]:
         """How many granules the dims of parameters can be divided in, every number once."""
-        rows = [self._rows[Value(node.name)] for node in graph if node.kind == "parameter" and Value(node.name) in self._rows]
+        rows = [
+            self._rows[Value(node.name)]
+            for node in graph
+            if node.kind == "parameter" and Value(node.name) in self._rows
+        ]
         layouts = (blocks for root in {self.terms.find(term) for row in rows for term in row}
                    for blocks in self._layouts(root).values())  # fmt: skip
         return sorted({length // granule for blocks in layouts for length, granule in blocks})

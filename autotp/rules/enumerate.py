@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autotp.graph import FLOATS, Graph, Node, TensorSpec, Value
 from autotp.mesh import Mesh
@@ -23,6 +23,7 @@ class Option:
     results: tuple[State, ...]
     key: Key = ()
     outer: "tuple[int, tuple[State, ...], tuple[State, ...]] | None" = None  # (axis, operands, results)
+    division: int = 0  # which of the axis' divisions gave the sizes
 
 
 # Per mesh axis one or more divisions: of each the share of every rank, as whole numbers.
@@ -34,8 +35,19 @@ def even_shares(mesh: Mesh) -> Shares:
     return tuple(((1,) * size,) for size in mesh.sizes)
 
 
+# What a choice divides, whatever the sizes: its text and the factors cut.
+Family = tuple[str, Key]
+# By node name, per axis: the only families that are looked at.
+Families = Mapping[str, tuple[Family, ...]]
+
+
+def family_of(strategy: Strategy, keys: Sequence[Key]) -> tuple[Family, ...]:
+    """Per axis what a strategy divides."""
+    return tuple((str(choice), key) for choice, key in zip(strategy.choices, keys, strict=True))
+
+
 class Enumerator:
-    """Strategies of the nodes of a graph, under every division of every axis."""
+    """Strategies of the nodes of a graph, under every division of every axis; with `families` only those of these."""
 
     def __init__(
         self,
@@ -44,9 +56,12 @@ class Enumerator:
         analysis: DimAnalysis,
         mesh: Mesh,
         shares: Shares | None = None,
+        families: Families | None = None,
     ) -> None:
         self._graph, self._rules, self._analysis, self._mesh = graph, rules, analysis, mesh
         self._shares = shares or even_shares(mesh)
+        self._families = families
+        self._divisions: dict[tuple[str, tuple[Placement, ...], tuple[Placement, ...]], tuple[int, ...]] = {}
         self._written = graph.written()
 
     def strategies(self, node: Node) -> tuple[tuple[Strategy, tuple[Key, ...]], ...]:
@@ -67,7 +82,12 @@ class Enumerator:
             if all(is_balanced(spec.shape, p) for spec, p in zip(specs, (*operands, *results), strict=True)):
                 strategy = Strategy(tuple(option.choice for option in options), operands, results)
                 found[operands, results] = (strategy, tuple(option.key for option in options))
+                self._divisions[node.name, operands, results] = tuple(option.division for option in options)
         return tuple(found.values())
+
+    def divisions(self, node: Node, strategy: Strategy) -> tuple[int, ...]:
+        """Per axis which of its divisions gave the sizes of a strategy that `strategies` found; 0 where nothing is cut."""
+        return self._divisions.get((node.name, strategy.operands, strategy.results), (0,) * len(self._mesh.axes))
 
     def _options(self, node: Node, axis: int) -> list[Option]:
         """Choices on one axis. A cut may also be nested inside the same cut on a later axis (ZeRO axes are innermost)."""
@@ -76,17 +96,19 @@ class Enumerator:
         if num_ranks == 1:
             return [self._option(Choice("whole"), (R,) * len(operand_specs), (R,) * len(node.outputs), node)]
         plain = self._unsplit(node, operand_specs) + [
-            option
+            replace(option, division=division)
             for value, index, dim, c in self._places(node)
-            for shares in self._shares[axis]
+            for division, shares in enumerate(self._shares[axis])
             for option in self._cut(node, value, index, dim, c, c.blocks(shares))
         ]
         nested = [
             option for later in range(axis + 1, len(self._mesh.axes)) for option in self._nested(node, axis, later)
         ]
         unique: dict[object, Option] = {}
+        family = self._families[node.name][axis] if self._families is not None else None
         for option in [*plain, *nested]:
-            unique.setdefault((option.operands, option.results, option.outer), option)
+            if family is None or family == (str(option.choice), option.key):
+                unique.setdefault((option.operands, option.results, option.outer), option)
         return list(unique.values())
 
     def _unsplit(self, node: Node, operand_specs: Sequence[TensorSpec]) -> list[Option]:
@@ -105,7 +127,8 @@ class Enumerator:
         return options
 
     def _places(self, node: Node) -> list[tuple[Value, int, int, Candidate]]:
-        """Every (value, position among operands and results, dim, candidate)."""
+        """Every (value, position among operands and results, dim, candidate); with families only of the factors they cut."""
+        wanted = None if self._families is None else {key for _, key in self._families[node.name]}
         values = [*node.inputs, *(Value(node.name, index) for index in range(len(node.outputs)))]
         return [
             (value, index, dim, candidate)
@@ -113,6 +136,7 @@ class Enumerator:
             for dim, extent in enumerate(self._graph.spec(value).shape)
             if extent > 1
             for candidate in self._analysis.candidates(value, dim)
+            if wanted is None or candidate.key in wanted
         ]
 
     def _cut(

@@ -1,0 +1,117 @@
+"""Plans of one graph on one mesh of a cluster for different shares of the ranks, and the bound for all shares."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from autotp.balance import Found
+from autotp.bound import optimistic
+from autotp.cost.megatron import megatron_strategies
+from autotp.cost.problem import PlanningProblem, ProblemBuilder
+from autotp.cost.summary import Summary
+from autotp.errors import InfeasibleError, SolverError
+from autotp.graph import Graph
+from autotp.hardware.cluster import ClusterProfile
+from autotp.mesh import Mesh
+from autotp.rules.dims import DimAnalysis
+from autotp.rules.enumerate import Families, Shares, even_shares
+from autotp.rules.rule import OpRule
+from autotp.search import Options, Search
+from autotp.shares import Vector, distinct, divisions, kinds_of, num_divisions, uneven_axes
+from autotp.sizes import units_of
+from autotp.solver.ilp import solve
+from autotp.solver.problem import Solution
+
+MAX_TOGETHER = 12  # divisions per axis that one program may choose among for all dims and strategies at once
+MAX_TOGETHER_NODES = 24
+
+
+class Attempts:
+    """Builds and solves; remembers the problem of even shares."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        rules: dict[str, OpRule],
+        classes: Mapping[str, str],
+        mesh: Mesh,
+        cluster: ClusterProfile,
+        options: Options,
+    ) -> None:
+        self._graph, self._rules, self._classes = graph, rules, classes
+        self._mesh, self._cluster, self._options = mesh, cluster, options
+        self._analysis = DimAnalysis(graph, rules, classes)
+        self._even: PlanningProblem | None = None
+        self.build_s = 0.0
+        self.even_s: float | None = None  # of even shares, memory aside
+
+    def within_limits(
+        self, shares: Shares, below_s: float, families: Families | None = None, gap: float = 0.0
+    ) -> Found | None:
+        """None where no plan with these shares is faster than `below_s`. Raises InfeasibleError where none fits."""
+        planning, builder, search = self._prepare(shares, families, gap)
+        try:
+            solution = search.find(below_s)
+        finally:
+            if shares == even_shares(self._mesh) and families is None:
+                self.even_s, self._even = search.free_s, planning
+        return self._found(planning, builder, search, solution) if solution else None
+
+    def anyway(self, error: InfeasibleError) -> Found:
+        """With even shares and no limit but the user's; raises `error` again if there is one."""
+        planning, builder, search = self._prepare(even_shares(self._mesh), None, 0.0)
+        return self._found(planning, builder, search, search.find_anyway(error))
+
+    def all_divisions(self) -> Shares | None:
+        """Every division of every dim on the axes of unlike devices, where these are few."""
+        names = list(dict.fromkeys(self._classes.values()))
+        if len(names) > MAX_TOGETHER_NODES or self._options.strategy != "optimal":
+            return None
+        shares: list[tuple[Vector, ...]] = list(even_shares(self._mesh))
+        for axis in uneven_axes(self._mesh, self._cluster):
+            kinds = kinds_of(self._mesh, self._cluster, axis)
+            units = units_of(self._graph, self._analysis, axis, None, names)
+            if sum(num_divisions(number, kinds) for number in units) > 4 * MAX_TOGETHER:
+                return None
+            found = distinct(vector for number in units for vector in divisions(number, kinds))
+            if len(found) > MAX_TOGETHER:
+                return None
+            shares[axis] = found
+        return tuple(shares)
+
+    def units(self, axis: int, families: Families) -> list[int]:
+        """Numbers of granules of the dims that nodes of these families divide on an axis."""
+        return units_of(self._graph, self._analysis, axis, families, families)
+
+    def bound_s(self, found: Found) -> float:
+        """Seconds that no plan within the limits is faster than, whatever the shares."""
+        axes = uneven_axes(self._mesh, self._cluster)
+        if not axes or self._options.strategy != "optimal" or self._options.objective != "time":
+            return found.solution.bound_s
+        speed_s = found.summary.combined_speed_bound_s()
+        if self._even is None or len(self._even.sites) != self._mesh.num_ranks:
+            return speed_s
+        problem = optimistic(self._even, self._analysis, self._mesh, axes, found.search.limit_bytes)
+        try:
+            return max(speed_s, solve(problem, time_limit_s=self._options.time_limit_s).bound_s)
+        except (InfeasibleError, SolverError):
+            return speed_s  # the plan that was found keeps no limit, or there was no time
+
+    def _prepare(
+        self, shares: Shares, families: Families | None, gap: float
+    ) -> tuple[PlanningProblem, ProblemBuilder, Search]:
+        started = time.perf_counter()
+        builder = ProblemBuilder(
+            self._graph, self._rules, self._classes, self._mesh, self._cluster, self._options.training, shares,
+            families, self._analysis,
+        )  # fmt: skip
+        planning = builder.build()
+        self.build_s += time.perf_counter() - started
+        options = replace(self._options, gap=max(gap, self._options.gap))
+        capacity = [float(site.device.memory_bytes) for site in planning.sites]
+        allowed = megatron_strategies(planning, self._analysis, self._rules)
+        return planning, builder, Search(planning, options, capacity, allowed)
+
+    def _found(self, planning: PlanningProblem, builder: ProblemBuilder, search: Search, solution: Solution) -> Found:
+        summary = Summary(planning, solution, self._rules, self._mesh, self._cluster, self._options.training)
+        return Found(planning, builder.enumerator, search, solution, summary)
