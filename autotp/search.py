@@ -23,8 +23,9 @@ TIME_LIMIT_S = 60.0  # of one search: a safety net; a plan that met it says so
 class Options:
     """What the user asks of the planner.
 
-    `memory_bytes`: a limit per device that must hold. Without one the device's capacity is kept where any plan can, and
-    a plan that cannot says so. `gap`: how much longer than the least a step may take; zero for the best plan.
+    `memory_bytes`: a limit per device that must hold; without one the device's capacity. A baseline that does not fit
+    the devices is planned all the same, and says so. `gap`: how much longer than the least a step may take; zero for the
+    best plan.
     """
 
     training: Training = field(default_factory=Training)
@@ -97,8 +98,11 @@ class Search:
         return self._free_s
 
     def find_anyway(self, error: InfeasibleError) -> Solution:
-        """Where the user set no limit, and `error` says that the devices' cannot be kept: the best plan without any."""
-        if self._options.memory_bytes is not None:
+        """A plan that people would write where it does not fit the devices: made all the same, to compare with.
+
+        The best plan is planned within memory or not at all: raises `error` again, also where the user set the limit.
+        """
+        if self._options.memory_bytes is not None or self._options.strategy == "optimal":
             raise error
         return self._run(with_limit(self._planning, math.inf).problem)
 
