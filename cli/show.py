@@ -29,7 +29,8 @@ def show(
     node: Annotated[str | None, typer.Option("--node", metavar="NAME", help="One node of the graph.")] = None,
     parameters: Annotated[bool, typer.Option("--parameters", help="Where every parameter and buffer is.")] = False,
     collectives: Annotated[bool, typer.Option("--collectives", help="Every redistribution with its price.")] = False,
-    code: Annotated[bool, typer.Option("--code", help="The code that rank 0 runs.")] = False,
+    code: Annotated[bool, typer.Option("--code", help="The code that a rank runs.")] = False,
+    rank: Annotated[int, typer.Option("--rank", metavar="N", help="Whose code.")] = 0,
     json: opt.Json = False,
 ) -> Answer:
     """Show PLAN: its summary, or one side of it."""
@@ -38,8 +39,8 @@ def show(
     with progress("reading the plan") as status:
         found = load_plan(plan)
         if code:
-            status.update("rewriting rank 0 ...")
-            text = load("api").generated_code(found, rank=0)
+            status.update(f"rewriting rank {rank} ...")
+            text = load("listing").generated_code(found, rank)
             return Answer({"code": text}, lambda: [text])
     if node is not None:
         return node_answer(found, node)

@@ -37,7 +37,19 @@ MAY_IMPORT = {
     "measuring": TOP | {"measurement"},
     "shares": {"mesh", "placement", "hardware"},
     **dict.fromkeys(
-        ("assemble", "search", "sizes", "bound", "balance", "attempts", "dry_run", "planner", "api", "verification"),
+        (
+            "assemble",
+            "search",
+            "sizes",
+            "bound",
+            "balance",
+            "attempts",
+            "dry_run",
+            "planner",
+            "api",
+            "listing",
+            "verification",
+        ),
         TOP,
     ),
 }
