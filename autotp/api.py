@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ def plan(
     time_limit_s: float | None = TIME_LIMIT_S,
     strict: bool = False,
     solver: str = "highs",
+    force: Sequence[str] = (),
+    forbid: Sequence[str] = (),
 ) -> Plan:
     """Plan how to split a model over a mesh.
 
@@ -57,12 +59,13 @@ def plan(
     `memory_bytes`: limit per device, by default what the device has. `objective`: `"time"` or `"memory"`.
     `strategy`: `"optimal"`, `"greedy"`, `"replicated"` or `"megatron"`. `time_limit_s`: after it the solver gives the best
     plan it has, with status `feasible` and its gap; None for no limit.
+    `force`, `forbid`: constraints such as `"layers.*.mlp.down_proj=column"` (see `autotp.constraints`).
 
     Raises AutoTPError (and its leaves) with what is wrong and what to do.
     """
     options = Options(
         Training(mode, optimizer, state_dtype), memory_bytes, objective, strategy, is_folded=fold,
-        time_limit_s=time_limit_s, is_strict=strict, solver=solver,
+        time_limit_s=time_limit_s, is_strict=strict, solver=solver, force=tuple(force), forbid=tuple(forbid),
     )  # fmt: skip
     return timed_plan(model, example_inputs, mesh=mesh, cluster=cluster, dtype=dtype, options=options).plan
 

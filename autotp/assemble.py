@@ -1,12 +1,14 @@
 """From a solution back to names: the decisions of a Plan."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from autotp.cost.problem import PlanningProblem
 from autotp.graph import Value
 from autotp.mesh import Mesh
 from autotp.placement import local_shape
 from autotp.plans import Move, NodeFacts, ParameterPlan
+from autotp.report.words import describe_strategy
 from autotp.rules.strategy import Strategy
 from autotp.solver.problem import Solution
 
@@ -61,3 +63,27 @@ def nodes_of(planning: PlanningProblem, times_s: Mapping[str, tuple[float, float
         module = node.module if node.kind == "op" else node.target.rpartition(".")[0]
         found[node.name] = NodeFacts(node.kind, node.op, module, node.inputs, node.outputs, forward_s, backward_s)
     return found
+
+
+def words_of_problem(
+    planning: PlanningProblem, solution: Solution, allowed: Sequence[Sequence[int]] | None
+) -> dict[str, Any]:
+    """What a stored problem's indices mean, so that it can be explained without the model.
+
+    `words`: per axis what a strategy does, each listed once; `strategies`: per node of the problem the row of `words` of
+    each strategy; `choices`: those of the plan; `members`: every node of the graph with the node of the problem that
+    decides for it; `allowed`: the strategies that constraints leave, or None.
+    """
+    rows: dict[tuple[str, ...], int] = {}
+    strategies = []
+    for name, some in zip(planning.node_names, planning.strategies, strict=True):
+        op = planning.graph[name].short_op
+        strategies.append([rows.setdefault(describe_strategy(op, strategy), len(rows)) for strategy in some])
+    index_of = {name: index for index, name in enumerate(planning.node_names)}
+    return {
+        "words": [list(words) for words in rows],
+        "strategies": strategies,
+        "choices": list(solution.choices),
+        "members": {node.name: index_of[planning.classes[node.name]] for node in planning.graph},
+        "allowed": None if allowed is None else [list(some) for some in allowed],
+    }

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from autotp.balance import Found
 from autotp.bound import optimistic
+from autotp.constraints import allowed_strategies
 from autotp.cost.megatron import megatron_strategies
 from autotp.cost.problem import PlanningProblem, ProblemBuilder
 from autotp.cost.summary import Summary
@@ -110,7 +111,8 @@ class Attempts:
         options = replace(self._options, gap=max(gap, self._options.gap))
         capacity = [float(site.device.memory_bytes) for site in planning.sites]
         allowed = megatron_strategies(planning, self._analysis, self._rules)
-        return planning, builder, Search(planning, options, capacity, allowed)
+        constrained = allowed_strategies(planning, self._mesh, options.force, options.forbid)
+        return planning, builder, Search(planning, options, capacity, allowed, constrained)
 
     def _found(self, planning: PlanningProblem, builder: ProblemBuilder, search: Search, solution: Solution) -> Found:
         summary = Summary(planning, solution, self._rules, self._mesh, self._cluster, self._options.training)

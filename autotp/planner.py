@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from autotp.assemble import moves_of, nodes_of, parameters_of, strategies_of
+from autotp.assemble import moves_of, nodes_of, parameters_of, strategies_of, words_of_problem
 from autotp.attempts import Attempts
 from autotp.balance import Balanced, Balancer, report
 from autotp.capture.export import Captured
@@ -83,7 +83,10 @@ def make_plan(
         nodes=nodes_of(planning, summary.operator_times()),
         cluster=cluster.to_json(),
         model=model,
-        problem=to_dict(with_limit(planning, search.limit_bytes).problem),
+        problem={
+            **to_dict(with_limit(planning, search.limit_bytes).problem),
+            **words_of_problem(planning, solution, search.constrained),
+        },
         summary={
             "training": asdict(options.training),
             "predicted": predicted,
@@ -98,6 +101,8 @@ def make_plan(
                 "num_variables": solution.num_variables,
                 "memory_limit_bytes": min(search.limit_bytes),
                 "fits": search.fits(solution),
+                "force": list(options.force),
+                "forbid": list(options.forbid),
             },
             "coverage": {"split_matmul_flops_fraction": summary.split_matmul_flops_fraction()},
         },

@@ -37,6 +37,8 @@ class Options:
     is_strict: bool = False
     solver: str = "highs"
     gap: float = 0.0
+    force: tuple[str, ...] = ()  # see `constraints`
+    forbid: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -48,6 +50,8 @@ class Options:
         ):
             if value not in known:
                 raise AutoTPError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
+        if (self.force or self.forbid) and self.strategy != "optimal":
+            raise AutoTPError(f"--strategy {self.strategy} leaves nothing to force or forbid: choose optimal")
         for name, number in (("memory limit", self.memory_bytes), ("time limit", self.time_limit_s)):
             if number is not None and not number > 0:
                 raise AutoTPError(f"the {name} must be positive, not {number:g}")
@@ -57,6 +61,7 @@ class Search:
     """Solves one planning problem.
 
     `capacity_bytes`: what every site has. `allowed`: Megatron's strategies per node, None where the model has no such plan.
+    `constrained`: per node the strategies that the user's constraints leave; None without constraints.
     """
 
     def __init__(
@@ -65,9 +70,10 @@ class Search:
         options: Options,
         capacity_bytes: Sequence[float],
         allowed: Sequence[Sequence[int]] | None,
+        constrained: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self._planning, self._options, self._allowed = planning, options, allowed
-        self._capacity = capacity_bytes
+        self._capacity, self._constrained = capacity_bytes, constrained
         self._free_s: float | None = None
         if options.strategy == "megatron" and allowed is None:
             raise AutoTPError(
@@ -80,6 +86,11 @@ class Search:
         if self._options.memory_bytes is None:
             return list(self._capacity)
         return [self._options.memory_bytes] * len(self._capacity)
+
+    @property
+    def constrained(self) -> Sequence[Sequence[int]] | None:
+        """Per node the strategies that the user's constraints leave; None without constraints."""
+        return self._constrained
 
     def fits(self, solution: Solution) -> bool:
         """Whether a solution keeps the limit of every site."""
@@ -129,6 +140,11 @@ class Search:
             assert self._allowed is not None
             return solve_restricted(
                 problem, self._allowed, objective=options.objective, backend=options.solver,
+                time_limit_s=options.time_limit_s, gap=options.gap,
+            )  # fmt: skip
+        if self._constrained is not None:
+            return solve_restricted(
+                problem, self._constrained, objective=options.objective, backend=options.solver,
                 time_limit_s=options.time_limit_s, gap=options.gap,
             )  # fmt: skip
         return solve(

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from autotp.errors import AutoTPError
 
-from . import clusters, measure, plan, profile, report, show, verify
+from . import clusters, compare, explain, measure, plan, profile, report, show, verify
 from .output import Answer, print_answer, print_error, stdout_to_stderr, tidy_warnings
 
 ERROR, INTERRUPTED = 2, 130
@@ -63,6 +63,8 @@ app.command("plan")(plan.plan)
 app.command("show")(show.show)
 app.command("verify")(verify.verify)
 app.command("measure")(measure.measure)
+app.command("explain")(explain.explain)
+app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("clusters")(clusters.clusters)
 app.add_typer(profile.app, name="profile")

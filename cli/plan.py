@@ -35,6 +35,21 @@ def plan(
             metavar="optimal|greedy|replicated|megatron", help="Who decides: the integer program, or a baseline."
         ),
     ] = "optimal",
+    force: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN=WORD", help="Split what matches so, as in layers.*.mlp.down_proj=column. Repeatable."
+        ),
+    ] = None,
+    forbid: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN=WORD", help="Never split what matches so. Repeatable.")
+    ] = None,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--what-if", metavar="CHANGE", help="Change the cluster first: link.intra.bandwidth*=2. Repeatable."
+        ),
+    ] = None,
     no_fold: Annotated[bool, typer.Option("--no-fold", help="Decide for every layer by itself.")] = False,
     time_limit: Annotated[
         float, typer.Option(metavar="S", help="Seconds after which the solver gives the best plan it has, and its gap.")
@@ -56,11 +71,14 @@ def plan(
         planner, cost = load("planner"), load("cost.training")
         asked = planner.Options(
             training=cost.Training(mode, optimizer), memory_bytes=memory_bytes, objective=objective, strategy=strategy,
-            is_folded=not no_fold, time_limit_s=time_limit, is_strict=strict,
+            is_folded=not no_fold, time_limit_s=time_limit, is_strict=strict, force=tuple(force or ()),
+            forbid=tuple(forbid or ()),
         )  # fmt: skip
         source = load("capture.model_file").load_model(model, chosen, batch, seq)
-        planned = load("api").timed_plan(
-            source, mesh=axes, cluster=cluster, dtype=dtype, options=asked,
+        api = load("api")
+        profile = load("what_if").changed(api.as_cluster(cluster), what_if or ())
+        planned = api.timed_plan(
+            source, mesh=axes, cluster=profile, dtype=dtype, options=asked,
             progress=lambda stage: status.update(f"{stage} ..."),
         )  # fmt: skip
     if output is not None:

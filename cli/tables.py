@@ -20,6 +20,8 @@ RIGHT = (
     "predicted",
     "measured",
     "off by",
+    "difference",
+    "more memory",
 )
 
 

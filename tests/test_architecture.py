@@ -15,7 +15,7 @@ STAGES = {"capture", "rules", "hardware", "cost", "solver", "rewrite", "runtime"
 TOP = (
     BASE
     | STAGES
-    | {"assemble", "search", "shares", "sizes", "bound", "balance", "attempts", "dry_run", "planner", "api"}
+    | {"assemble", "search", "shares", "sizes", "constraints", "what_if", "bound", "balance", "attempts", "dry_run", "planner", "api"}
 )  # the pipeline itself; cycles have a test of their own
 MAY_IMPORT = {
     "errors": set(),
@@ -38,7 +38,6 @@ MAY_IMPORT = {
     "shares": {"mesh", "placement", "hardware"},
     **dict.fromkeys(
         (
-            "assemble",
             "search",
             "sizes",
             "bound",
@@ -52,6 +51,11 @@ MAY_IMPORT = {
         ),
         TOP,
     ),
+    "assemble": TOP | {"report.words"},
+    "explain": BASE | {"solver", "report"},
+    "compare": BASE | {"report"},
+    "what_if": {"errors", "hardware", "report.units"},
+    "constraints": TOP | {"report.words", "report.layer_rows"},
 }
 NO_TORCH = (
     "errors",

@@ -50,6 +50,13 @@ def describe_choice(op: str, choice: Choice, result: State | None) -> str:
     return f"dim {result.dim}" if result is not None and result.kind == "S" else "a summed dim"
 
 
+def words_of(text: str) -> set[str]:
+    """What a choice in words can be called: `column (n)` is `column` and `n` too; `passes partial sums` is `partial`."""
+    short = {"passes partial sums": {"partial"}, "whole, gradient deferred": {"deferred"}}.get(text, set())
+    head, bracket, rest = text.partition(" (")
+    return {text, *short} | ({head, rest.rstrip(")")} if bracket else set())
+
+
 def describe_strategy(op: str, strategy: Strategy) -> tuple[str, ...]:
     """The choices of all axes, in words."""
     first: Sequence[State | None] = strategy.results[0] if strategy.results else (None,) * len(strategy.choices)

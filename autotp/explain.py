@@ -1,0 +1,227 @@
+"""Why a node is split as it is: the alternatives, each with the best plan that has it, and when one of them would win.
+
+Everything is solved again, from the problem that the plan keeps; the model is not needed.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from autotp.errors import InfeasibleError, PlanError
+from autotp.plans import Plan
+from autotp.report.layer_rows import MAIN
+from autotp.report.words import short_op
+from autotp.solver.baselines import solve_restricted
+from autotp.solver.evaluate import Evaluator
+from autotp.solver.problem import Problem, Solution
+from autotp.solver.serialise import from_dict
+
+LADDER = (2.0, 4.0, 8.0, 16.0)  # how many times faster or slower sending is tried
+BISECTIONS = 3  # of the step of the ladder on which an alternative begins to win
+MAX_ALTERNATIVES = 12  # solved; of more, those that are cheapest when nothing else changes
+SAME = 1e-6  # relative: two totals closer than this are equal
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A way to split the node. `cost_s`, `memory_bytes`: of the best plan with it; None where no such plan fits.
+
+    `wins_if`: what would make it the best choice, in words; "" for what is chosen.
+    """
+
+    words: str
+    is_chosen: bool
+    cost_s: float | None
+    memory_bytes: float | None
+    status: str
+    wins_if: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`node`: the graph's name of it; `count`: nodes that are alike and decided with it; `num_left_out`: alternatives
+    that were not solved."""
+
+    node: str
+    op: str
+    module: str
+    count: int
+    alternatives: tuple[Alternative, ...]
+    num_left_out: int
+
+
+def explain(plan: Plan, name: str, progress: Callable[[str], None] = lambda stage: None) -> Explanation:
+    """Solve again for every alternative of a node, parameter or module. Raises PlanError for an unknown name."""
+    node = find_node(plan, name)
+    problem, allowed = stored_problem(plan)
+    index = plan.problem["members"][node]
+    groups = _groups(plan, index, allowed[index])
+    chosen = " / ".join(plan_words(plan, node))
+    base = solve_restricted(problem, allowed, objective=plan.summary["solver"]["objective"])
+    kept = _cheapest(problem, base, index, groups)
+    solved: dict[str, Solution | None] = {}
+    for number, words in enumerate(kept, start=1):
+        progress(f"solving {number} of {len(kept)}: {words}")
+        solved[words] = _forced(plan, problem, allowed, index, groups[words])
+    progress("trying other machines")
+    wins = _wins(plan, problem, allowed, index, chosen)
+    rows = [_row(words, found, words == chosen, wins.get(words)) for words, found in solved.items()]
+    rows.sort(key=lambda row: (not row.is_chosen, math.inf if row.cost_s is None else row.cost_s))
+    facts = plan.nodes[node]
+    count = sum(each == index for each in plan.problem["members"].values())
+    return Explanation(node, facts.op or facts.kind, facts.module, count, tuple(rows), len(groups) - len(kept))
+
+
+def find_node(plan: Plan, name: str) -> str:
+    """The node of this name, of the parameter of this name, or the main operator of the module of this name."""
+    name = name.removeprefix("%")
+    if name in plan.nodes:
+        found = name
+    else:
+        parameters = [node for node, p in plan.parameters.items() if any(_ends(each, name) for each in p.names)]
+        inside = [node for node, facts in plan.nodes.items() if facts.kind == "op" and _ends(facts.module, name)]
+        main = [node for node in inside if short_op(plan.nodes[node].op) in MAIN] or inside
+        if not (main or parameters):
+            known = [*plan.nodes, *(n for p in plan.parameters.values() for n in p.names)]
+            known += dict.fromkeys(facts.module for facts in plan.nodes.values())
+            close = difflib.get_close_matches(name, known, n=3) or list(plan.nodes)[:3]
+            raise PlanError(f"the plan has no node, parameter or module {name!r}; there are {', '.join(close)}")
+        found = (parameters or main)[0]
+    if found not in plan.problem.get("members", {}):
+        raise PlanError(f"{name} is no decision of this plan, or the plan is of an older autotp: make it again")
+    return found
+
+
+def _ends(path: str, name: str) -> bool:
+    return path == name or path.endswith(f".{name}")
+
+
+def stored_problem(plan: Plan) -> tuple[Problem, list[list[int]]]:
+    """The plan's problem, and the strategies that its constraints leave to every node."""
+    problem = from_dict(plan.problem)
+    if not plan.summary["solver"]["fits"]:  # the plan was made without a limit, since none of the limits can be kept
+        problem = replace(problem, limit_bytes=np.full_like(problem.limit_bytes, np.inf))
+    everything = [list(range(len(node.cost_s))) for node in problem.nodes]
+    return problem, plan.problem.get("allowed") or everything
+
+
+def plan_words(plan: Plan, node: str) -> tuple[str, ...]:
+    """What the plan does with a node on every axis."""
+    table, index = plan.problem["words"], plan.problem["members"][node]
+    return tuple(table[plan.problem["strategies"][index][plan.problem["choices"][index]]])
+
+
+def _groups(plan: Plan, index: int, allowed: Sequence[int]) -> dict[str, list[int]]:
+    """Strategies by their words."""
+    table = plan.problem["words"]
+    found: dict[str, list[int]] = {}
+    for s in allowed:
+        found.setdefault(" / ".join(table[plan.problem["strategies"][index][s]]), []).append(s)
+    return found
+
+
+def _cheapest(problem: Problem, base: Solution, index: int, groups: Mapping[str, Sequence[int]]) -> list[str]:
+    if len(groups) <= MAX_ALTERNATIVES:
+        return list(groups)
+    evaluator = Evaluator(problem)
+
+    def alone_s(words: str) -> float:
+        return min(
+            evaluator.evaluate([*base.choices[:index], s, *base.choices[index + 1 :]]).cost_s for s in groups[words]
+        )
+
+    return sorted(groups, key=alone_s)[:MAX_ALTERNATIVES]
+
+
+def _forced(
+    plan: Plan, problem: Problem, allowed: Sequence[Sequence[int]], index: int, strategies: Sequence[int]
+) -> Solution | None:
+    forced = [*allowed[:index], strategies, *allowed[index + 1 :]]
+    try:
+        return solve_restricted(problem, forced, objective=plan.summary["solver"]["objective"])
+    except InfeasibleError:
+        return None
+
+
+def _row(words: str, found: Solution | None, is_chosen: bool, wins_if: str | None) -> Alternative:
+    if found is None:
+        return Alternative(
+            words, is_chosen, None, None, "infeasible", "" if is_chosen else wins_if or "no plan with it fits"
+        )
+    text = "" if is_chosen else wins_if or f"not within {LADDER[-1]:.0f} times faster or slower communication"
+    return Alternative(words, is_chosen, found.cost_s, max(found.memory_bytes), found.status, text)
+
+
+# ---------------------------------------------------------------- when would another be best?
+
+
+def _wins(plan: Plan, problem: Problem, allowed: list[list[int]], index: int, chosen: str) -> dict[str, str]:
+    """Per alternative that wins somewhere: where."""
+
+    def best(changed: Problem) -> str:
+        choice = solve_restricted(changed, allowed, objective=plan.summary["solver"]["objective"]).choices[index]
+        return " / ".join(plan.problem["words"][plan.problem["strategies"][index][choice]])
+
+    found: dict[str, str] = {}
+    for words, factor, is_faster in _ladder(problem, best, chosen):
+        words_for = "at least {:.2g} times as fast" if is_faster else "at most 1/{:.2g} as fast"
+        found.setdefault(words, f"communication {words_for.format(factor)}")
+    if np.isfinite(problem.limit_bytes).any():
+        words = best(replace(problem, limit_bytes=np.full_like(problem.limit_bytes, np.inf)))
+        if words != chosen:
+            found[words] = "more memory" + (f", or {found[words]}" if words in found else "")
+    return found
+
+
+def _ladder(problem: Problem, best: Callable[[Problem], str], chosen: str) -> Iterator[tuple[str, float, bool]]:
+    for is_faster in (True, False):
+        last, low = chosen, 1.0
+        for high in LADDER:
+            words = best(_sped_up(problem, high if is_faster else 1 / high))
+            if words != last:
+                yield words, _first(problem, best, words, (low, high), is_faster), is_faster
+            last, low = words, high
+
+
+def _first(
+    problem: Problem, best: Callable[[Problem], str], words: str, between: tuple[float, float], is_faster: bool
+) -> float:
+    """The least factor between two at which `words` is best, nearly."""
+    low, high = between
+    for _ in range(BISECTIONS):
+        middle = math.sqrt(low * high)
+        if best(_sped_up(problem, middle if is_faster else 1 / middle)) == words:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _sped_up(problem: Problem, factor: float) -> Problem:
+    """The problem where everything that is sent between devices takes 1 / factor of its time."""
+    flows = tuple(replace(flow, arc_cost_s=flow.arc_cost_s / factor) for flow in problem.flows)
+    return replace(problem, flows=flows)
+
+
+def to_json(found: Explanation, plan: Plan) -> dict[str, Any]:
+    """For `--json`: the difference to the plan in seconds and bytes too."""
+    predicted = plan.summary["predicted"]
+    most = max(predicted["memory_bytes"])
+    return {
+        "node": found.node, "op": found.op, "module": found.module, "count": found.count,
+        "num_left_out": found.num_left_out,
+        "alternatives": [
+            {
+                "strategy": row.words, "is_chosen": row.is_chosen, "status": row.status, "step_s": row.cost_s,
+                "memory_bytes": row.memory_bytes,
+                "more_s": None if row.cost_s is None else row.cost_s - predicted["step_s"],
+                "more_bytes": None if row.memory_bytes is None else row.memory_bytes - most,
+                "wins_if": row.wins_if,
+            }
+            for row in found.alternatives
+        ],
+    }  # fmt: skip

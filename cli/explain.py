@@ -1,0 +1,67 @@
+"""`autotp explain`: why a node is split as it is, and when it would be split otherwise."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from autotp.plan_file import load as load_plan
+from autotp.plans import Plan
+from autotp.report.units import seconds, size
+
+from . import options as opt
+from .lazy import load
+from .output import Answer, progress
+from .tables import plain_table
+
+
+def explain(
+    plan: opt.PlanFile,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NODE|PARAMETER", help="A node, a parameter or a module, or the end of its name."),
+    ],
+    json: opt.Json = False,
+) -> Answer:
+    """Explain why PLAN splits a node as it does: every alternative with the best plan that has it, solved again.
+
+    Example:
+
+      autotp explain llama.plan.json layers.0.mlp.down_proj
+    """
+    with progress("reading the plan") as status:
+        found = load_plan(plan)
+        explainer = load("explain")
+        told = explainer.explain(found, name, lambda stage: status.update(f"{stage} ..."))
+    data = explainer.to_json(told, found)
+    return Answer(data, lambda: _text(data, found))
+
+
+def _text(data: dict[str, Any], plan: Plan) -> Iterable[RenderableType]:
+    alike = f", decided for {data['count']} that are alike" if data["count"] > 1 else ""
+    where = f"in {data['module']}" if data["module"] else "in the model"
+    yield Text.assemble((f"%{data['node']}", "bold"), f"  {data['op']} {where}{alike}")
+    table = plain_table(
+        f"Alternatives, each with the best plan that has it (over {plan.mesh})",
+        "strategy", "step", "difference", "memory", "more memory", "would be chosen with",
+    )  # fmt: skip
+    for row in data["alternatives"]:
+        if row["step_s"] is None:
+            table.add_row(row["strategy"], "-", "-", "-", "-", row["wins_if"])
+            continue
+        name = Text(
+            row["strategy"] + ("  ← the plan's" if row["is_chosen"] else ""),
+            style="bold green" if row["is_chosen"] else "",
+        )
+        table.add_row(name, seconds(row["step_s"]), _signed(row["more_s"], seconds), size(row["memory_bytes"]),
+                      _signed(row["more_bytes"], size), row["wins_if"])  # fmt: skip
+    yield table
+    if data["num_left_out"]:
+        yield f"{data['num_left_out']} more alternatives were not solved: they cost most where nothing else changes"
+    yield "Totals are solved, not estimated. Differences are to this plan; communication means all links alike."
+
+
+def _signed(value: float, words: Any) -> str:
+    return "0" if abs(value) < 1e-9 else ("+" if value > 0 else "−") + words(abs(value))
