@@ -15,7 +15,20 @@ STAGES = {"capture", "rules", "hardware", "cost", "solver", "rewrite", "runtime"
 TOP = (
     BASE
     | STAGES
-    | {"assemble", "search", "shares", "sizes", "constraints", "what_if", "bound", "balance", "attempts", "dry_run", "planner", "api"}
+    | {
+        "assemble",
+        "search",
+        "shares",
+        "sizes",
+        "constraints",
+        "what_if",
+        "bound",
+        "balance",
+        "attempts",
+        "dry_run",
+        "planner",
+        "api",
+    }
 )  # the pipeline itself; cycles have a test of their own
 MAY_IMPORT = {
     "errors": set(),
