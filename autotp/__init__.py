@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from autotp.hardware.catalogue import load_cluster
     from autotp.mesh import Mesh
     from autotp.plans import Plan
+    from autotp.sweeps import sweep
     from autotp.verification import verify
 
 _HOME = {
@@ -22,10 +23,11 @@ _HOME = {
     "load_cluster": "autotp.hardware.catalogue",
     "parallelize": "autotp.api",
     "plan": "autotp.api",
+    "sweep": "autotp.sweeps",
     "verify": "autotp.verification",
 }
 
-__all__ = ["AutoTPError", "Mesh", "Plan", "auto_shard", "load_cluster", "parallelize", "plan", "verify"]
+__all__ = ["AutoTPError", "Mesh", "Plan", "auto_shard", "load_cluster", "parallelize", "plan", "sweep", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,25 +88,32 @@ def timed_plan(
     progress("capturing the model")
     captured, facts = capture_for_planning(model, example_inputs, mode=options.training.mode, dtype=dtype)
     captured_at = time.perf_counter()
-    progress("planning")
-    planned = make_plan(captured, axes, profile, options, facts)
+    planned = plan_captured(captured, axes, profile, options, facts, progress)
+    timing = {"capture_s": captured_at - started, **planned.timing, "total_s": time.perf_counter() - started}
+    return Planned(planned.plan, timing)
+
+
+def plan_captured(
+    captured: Captured,
+    mesh: Mesh,
+    cluster: ClusterProfile,
+    options: Options,
+    facts: Mapping[str, Any],
+    progress: Callable[[str], None] = lambda stage: None,
+) -> Planned:
+    """Plan what is captured, and count its bytes; warns where it does not fit. Errors as `planner.make_plan`."""
+    progress(f"planning {mesh}")
+    planned = make_plan(captured, mesh, cluster, options, facts)
     planned_at = time.perf_counter()
     progress("counting bytes")
-    found = counted(captured, planned.plan, options.training, profile, options.memory_bytes)
+    found = counted(captured, planned.plan, options.training, cluster, options.memory_bytes)
     if not found.summary["solver"]["fits"]:
-        predicted = found.summary["predicted"]["memory_bytes"]
+        needed = max(found.summary["predicted"]["memory_bytes"])
         warnings.warn(
-            f"the plan does not fit the device: it needs {max(predicted):.4g} bytes there. Use more devices, a smaller "
-            "batch, checkpointing, or another strategy"
+            f"the plan does not fit the device: it needs {needed:.4g} bytes there. Use more devices, a smaller batch, "
+            "checkpointing, or another strategy"
         )
-    now = time.perf_counter()
-    timing = {
-        "capture_s": captured_at - started,
-        **planned.timing,
-        "count_s": now - planned_at,
-        "total_s": now - started,
-    }
-    return Planned(found, timing)
+    return Planned(found, {**planned.timing, "count_s": time.perf_counter() - planned_at})
 
 
 def capture_for_planning(

@@ -46,6 +46,7 @@ def describe_plan(
     yield _time_table(plan)
     yield _memory_table(plan)
     yield from _baselines(plan)
+    yield from _sweep(plan)
     yield layer_table(plan)
     moves = [moved for moved in moved_values(plan) if moved.is_collective]
     if moves:
@@ -78,6 +79,21 @@ def _header(plan: Plan) -> Iterable[RenderableType]:
         (f"{units.size(max(predicted['memory_bytes']))} per device", "bold green"),
         f", limit {units.size(plan.summary['solver']['memory_limit_bytes'])}",
     )
+
+
+def _sweep(plan: Plan) -> Iterable[RenderableType]:
+    rows = plan.summary.get("sweep")
+    if not rows:
+        return
+    table = plain_table(
+        "By the number of devices (same cost model)", "", "step", "communication", "memory", "Megatron", ""
+    )
+    for row in rows:
+        megatron = units.seconds(row["megatron_s"]) if row["megatron_s"] is not None else ""
+        table.add_row(row["mesh"], units.seconds(row["step_s"]), units.share(row["communication_s"], row["step_s"]),
+                      units.size(row["memory_bytes"]), megatron, "" if row["fits"] else "does not fit")  # fmt: skip
+    yield table
+    yield from (f"- {finding}" for finding in plan.summary["sweep_findings"])
 
 
 def _time_table(plan: Plan) -> Table:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from autotp.errors import AutoTPError
 from autotp.report.units import parse_bytes
 
 from . import options as opt
@@ -59,10 +60,15 @@ def plan(
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write a report as an HTML page here.")
     ] = None,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Try tp=1, 2, 4, ... up to --devices; the plan is the fastest that fits.")
+    ] = False,
     json: opt.Json = False,
 ) -> Answer:
     """Plan how to split MODEL over a mesh of a cluster: the fastest plan that fits."""
     axes = opt.parse_mesh(devices, mesh)
+    if sweep and mesh is not None:
+        raise AutoTPError(f"--sweep and --mesh {mesh} exclude each other: give the most devices by --devices")
     chosen = opt.parse_settings(settings)
     memory_bytes = parse_bytes(memory) if memory is not None else None
     opt.check_folder(output)
@@ -77,10 +83,12 @@ def plan(
         source = load("capture.model_file").load_model(model, chosen, batch, seq)
         api = load("api")
         profile = load("what_if").changed(api.as_cluster(cluster), what_if or ())
-        planned = api.timed_plan(
-            source, mesh=axes, cluster=profile, dtype=dtype, options=asked,
-            progress=lambda stage: status.update(f"{stage} ..."),
-        )  # fmt: skip
+        common = {"cluster": profile, "dtype": dtype, "options": asked}
+        common["progress"] = lambda stage: status.update(f"{stage} ...")
+        if sweep:
+            planned = load("sweeps").timed_sweep(source, None, devices=devices, **common)
+        else:
+            planned = api.timed_plan(source, mesh=axes, **common)
     if output is not None:
         load("plan_file").save(planned.plan, output)
     if report is not None:

@@ -59,6 +59,7 @@ MAY_IMPORT = {
             "dry_run",
             "planner",
             "api",
+            "sweeps",
             "listing",
             "verification",
         ),

@@ -15,7 +15,7 @@ import autotp
 from autotp.capture.export import capture
 
 ROOT = Path(__file__).parent.parent
-NAMES = ["AutoTPError", "Mesh", "Plan", "auto_shard", "load_cluster", "parallelize", "plan", "verify"]
+NAMES = ["AutoTPError", "Mesh", "Plan", "auto_shard", "load_cluster", "parallelize", "plan", "sweep", "verify"]
 
 
 def python(code: str) -> str:
