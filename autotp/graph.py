@@ -99,7 +99,7 @@ class Node:
 
     def __str__(self) -> str:
         inputs = ", ".join(map(str, self.inputs))
-        literals = ", ".join(f"{k}={_text(v)}" for k, v in self.arguments.items() if not _is_operand(v))
+        literals = ", ".join(f"{k}={_text(v)}" for k, v in self.arguments.items() if not has_operand(v))
         call = {"op": f"{self.op}({inputs}{'; ' + literals if literals else ''})", "output": f"output({inputs})"}.get(
             self.kind, f"{self.kind} {self.target}".rstrip()
         )
@@ -107,7 +107,8 @@ class Node:
         return f"%{self.name} = {call} -> {results}" + (f"  [{self.module}]" if self.module else "")
 
 
-def _is_operand(value: Any) -> bool:
+def has_operand(value: Any) -> bool:
+    """Whether an argument is a tensor, or a list with one in it, rather than a literal."""
     return isinstance(value, Operand) or (isinstance(value, tuple) and any(isinstance(v, Operand) for v in value))
 
 

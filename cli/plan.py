@@ -55,6 +55,9 @@ def plan(
     time_limit: Annotated[
         float, typer.Option(metavar="S", help="Seconds after which the solver gives the best plan it has, and its gap.")
     ] = 60.0,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time the operators that strategies would run here; kept for other plans.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="An operator without a rule is an error.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the plan here.")] = None,
     report: Annotated[
@@ -69,6 +72,8 @@ def plan(
     axes = opt.parse_mesh(devices, mesh)
     if sweep and mesh is not None:
         raise AutoTPError(f"--sweep and --mesh {mesh} exclude each other: give the most devices by --devices")
+    if sweep and measure:
+        raise AutoTPError("--sweep and --measure exclude each other: operators are measured for one degree at a time")
     chosen = opt.parse_settings(settings)
     memory_bytes = parse_bytes(memory) if memory is not None else None
     opt.check_folder(output)
@@ -83,6 +88,12 @@ def plan(
         source = load("capture.model_file").load_model(model, chosen, batch, seq)
         api = load("api")
         profile = load("what_if").changed(api.as_cluster(cluster), what_if or ())
+        counts = {}
+        if measure:
+            measured = load("measuring.operators").measured_cluster(
+                source, axes, profile, asked, dtype, lambda stage: status.update(f"{stage} ...")
+            )
+            profile, counts = measured.cluster, measured.counts()
         common = {"cluster": profile, "dtype": dtype, "options": asked}
         common["progress"] = lambda stage: status.update(f"{stage} ...")
         if sweep:
@@ -98,5 +109,6 @@ def plan(
         "timing": dict(planned.timing),
         "output": output and str(output),
         "report": report and str(report),
+        **({"measured_operators": counts} if measure else {}),
     }
     return Answer(data, lambda: describe_plan(planned.plan, planned.timing, output, report))

@@ -20,6 +20,7 @@ from autotp.cost.families import (
 )
 from autotp.cost.local import Coordinates, local_bytes, local_extents
 from autotp.cost.memory import saved_bytes_extra, saved_operands
+from autotp.cost.operator_key import operator_key
 from autotp.cost.training import Training, bytes_of, optimizer_state_bytes
 from autotp.cost.work import Work, local_product
 from autotp.graph import FLOATS, Node, TensorSpec
@@ -50,8 +51,16 @@ def operator_time_s(
     """(forward, backward) seconds of a node under a strategy; backward is 0 in mode `infer` and without a gradient.
 
     On the rank at these coordinates, or on the one with the most work. With a cluster, communication inside the local
-    operator is part of it. Raises ProfileError where the device has no rate for the dtype.
+    operator is part of it. What was measured on the device is taken as it is. Raises ProfileError where the device has no
+    rate for the dtype.
     """
+    inner = (0.0, 0.0)
+    if cluster is not None:
+        inner = inner_time_s(node, rule, strategy, device, mode, mesh, cluster)
+    if device.operator_times_s:
+        measured = device.operator_times_s.get(operator_key(node, rule, strategy, specs_in, at))
+        if measured is not None:
+            return measured[0] + inner[0], (measured[1] if mode == "train" else 0.0) + inner[1]
     sizes_in = [local_bytes(spec, placement, at) for spec, placement in zip(specs_in, strategy.operands, strict=True)]
     sizes_out = [local_bytes(spec, placement, at) for spec, placement in zip(specs_out, strategy.results, strict=True)]
     is_trained = mode == "train" and any(spec.has_gradient for spec in specs_out)
@@ -61,10 +70,7 @@ def operator_time_s(
     backward_s = 0.0
     if is_trained:
         backward_s = _backward_s(node, work, (sizes_in, specs_in), (sizes_out, specs_out), extra)
-    if cluster is not None:
-        inner = inner_time_s(node, rule, strategy, device, mode, mesh, cluster)
-        return forward_s + inner[0], backward_s + inner[1]
-    return forward_s, backward_s
+    return forward_s + inner[0], backward_s + inner[1]
 
 
 def _work(
@@ -162,4 +168,5 @@ def optimizer_time_s(numel: int, dtype: str, training: Training, device: DeviceP
         return 0.0
     gradient_bytes = bytes_of(training.gradient_dtype or dtype)
     num_bytes = numel * (2 * bytes_of(dtype) + gradient_bytes) + 2 * state_bytes
-    return num_bytes / device.memory_bytes_per_s + device.launch_s
+    factor = device.operator_factors.get(training.optimizer, 1.0)
+    return factor * num_bytes / device.memory_bytes_per_s + device.launch_s

@@ -17,6 +17,11 @@ def local_numel(shape: tuple[int, ...], placement: Placement, at: Coordinates = 
     return num_elements(largest_shape(shape, placement) if at is None else local_shape(shape, placement, at))
 
 
+def local_shape_of(spec: TensorSpec, placement: Placement, at: Coordinates = None) -> tuple[int, ...]:
+    """Shape of the shard at these coordinates, or of the largest."""
+    return tuple(largest_shape(spec.shape, placement) if at is None else local_shape(spec.shape, placement, at))
+
+
 def local_bytes(spec: TensorSpec, placement: Placement, at: Coordinates = None) -> int:
     """Bytes of the shard at these coordinates, or of the largest."""
     return local_numel(spec.shape, placement, at) * spec.item_bytes

@@ -1,7 +1,7 @@
 """Graph, strategies and prices become numbers: builds the solver's Problem and keeps what its indices mean."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,6 +85,10 @@ class ProblemBuilder:
         pairs = [self.enumerator.strategies(node) for node in self._nodes]
         self._strategies = tuple(tuple(strategy for strategy, _ in pair) for pair in pairs)
         self._keys = tuple(tuple(key for _, key in pair) for pair in pairs)
+
+    def candidates(self) -> Iterator[tuple[Node, tuple[Strategy, ...]]]:
+        """The nodes that stand for all, each with the strategies that it is chosen from."""
+        yield from zip(self._nodes, self._strategies, strict=True)
 
     def build(self) -> PlanningProblem:
         """The Problem without limits of memory."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from autotp.cost.compute import operator_time_s
+from autotp.cost.compute import operator_time_s, optimizer_time_s
+from autotp.cost.training import Training
 from autotp.errors import ProfileError
 from autotp.graph import ITEM_BYTES
 from autotp.hardware.fit_products import fit_cpu, fit_gpu
@@ -174,11 +175,23 @@ def _factors(measured: Measured, plain: DeviceProfile, dtype: str, launch_shape:
                 found.setdefault(made.node.short_op + name, []).append(ratio)
     factors = {name: float(f"{statistics.geometric_mean(each):.4g}") for name, each in sorted(found.items())}
     factors["linear"] = 1.0  # what its curve was fitted to
+    factors |= _optimizer_factors(measured, plain, dtype)
     for known, others in SAME.items():
         for way in ("", ".backward"):
             if known + way in factors:
                 factors |= {other + way: factors[known + way] for other in others if other + way not in factors}
     return factors
+
+
+def _optimizer_factors(measured: Measured, plain: DeviceProfile, dtype: str) -> dict[str, float]:
+    found = {}
+    for key, (seconds, _) in measured.times_s.items():
+        kind, name, *rest = key.split("/")
+        if kind == "optimizer" and rest[0] == dtype:
+            count, numel = int(rest[1]), int(rest[2])
+            expected = optimizer_time_s(numel, dtype, Training(optimizer=name), plain) - plain.launch_s
+            found[name] = max(seconds / count - plain.launch_s, seconds / count / 4) / expected
+    return found
 
 
 def predict(made: samples.Sample, device: DeviceProfile) -> tuple[float, float]:
