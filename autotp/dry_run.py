@@ -23,7 +23,7 @@ from autotp.graph import TensorSpec
 from autotp.hardware.cluster import ClusterProfile
 from autotp.plans import Plan
 from autotp.rewrite.parallelize import build_for_rank
-from autotp.runtime.communicator import Call, Communicator
+from autotp.runtime.communicator import Call, Clock, Communicator
 from autotp.runtime.live import LiveStorage
 from autotp.runtime.module import ParallelModule
 
@@ -40,6 +40,7 @@ class ShapeCommunicator:
     rank: int
     size: int
     trace: list[Call] | None = None
+    clock: Clock | None = None
 
     def all_reduce(self, x: Tensor, op: str = "sum") -> Tensor:
         return torch.empty_like(x, memory_format=torch.contiguous_format)

@@ -29,5 +29,9 @@ class VerificationError(AutoTPError):
     """The sharded module could not be compared with the whole one, or a rank of it died."""
 
 
+class RebalanceError(AutoTPError):
+    """A running module could not be moved to another plan; it and its optimizer are as they were."""
+
+
 class SolverError(AutoTPError):
     """A limit of time or of nodes stopped the solver before it found any plan."""

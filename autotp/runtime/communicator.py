@@ -25,17 +25,26 @@ class Call(NamedTuple):
     shape: tuple[int, ...]
 
 
+class Clock(Protocol):
+    """Told when a collective begins and when its result is there: who waits for whom is seen there."""
+
+    def begin(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class Communicator(Protocol):
     """The ranks that differ only along one axis. `rank` is the coordinate on that axis, `size` their number.
 
     Every rank of the group calls the same method in the same order. Results are new tensors, inputs stay as they are.
-    If `trace` is a list, every call is appended to it.
+    If `trace` is a list, every call is appended to it; if there is a `clock`, it is told of every call.
     """
 
     axis: str
     rank: int
     size: int
     trace: list[Call] | None
+    clock: Clock | None
 
     def all_reduce(self, x: Tensor, op: str = "sum") -> Tensor:
         """The elementwise `sum` or `max` over ranks."""
@@ -62,40 +71,44 @@ class GroupCommunicator:
         self.rank = dist.get_rank(group)
         self.size = dist.get_world_size(group)
         self.trace: list[Call] | None = None
+        self.clock: Clock | None = None
         self._group = group.group_name
 
     def _record(self, collective: str, x: Tensor) -> None:
         if self.trace is not None:
             self.trace.append(Call(collective, self.axis, str(x.dtype), tuple(x.shape)))
+        if self.clock is not None:
+            self.clock.begin()
+
+    def _wait(self, x: Tensor) -> Tensor:
+        done: Tensor = torch.ops._c10d_functional.wait_tensor(x)
+        if self.clock is not None:
+            self.clock.end()
+        return done
 
     def all_reduce(self, x: Tensor, op: str = "sum") -> Tensor:
         self._record("all_reduce", x)
-        return _wait(torch.ops._c10d_functional.all_reduce(x.contiguous(), op, self._group))
+        return self._wait(torch.ops._c10d_functional.all_reduce(x.contiguous(), op, self._group))
 
     def all_gather(self, x: Tensor) -> Tensor:
         self._record("all_gather", x)
         # one more dim, so that the ranks' tensors are stacked and not joined along dim 0
         x = x.contiguous().unsqueeze(0)
-        return _wait(torch.ops._c10d_functional.all_gather_into_tensor(x, self.size, self._group))
+        return self._wait(torch.ops._c10d_functional.all_gather_into_tensor(x, self.size, self._group))
 
     def reduce_scatter(self, x: Tensor) -> Tensor:
         self._record("reduce_scatter", x)
         part = torch.ops._c10d_functional.reduce_scatter_tensor(x.contiguous(), "sum", self.size, self._group)
-        return _wait(part).squeeze(0)
+        return self._wait(part).squeeze(0)
 
     def all_to_all(self, parts: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
         sent = torch.cat([part.reshape(-1) for part in parts])
         self._record("all_to_all", sent)
         sizes = [torch.Size(shape).numel() for shape in shapes]
-        received = _wait(
+        received = self._wait(
             torch.ops._c10d_functional.all_to_all_single(sent, sizes, [part.numel() for part in parts], self._group)
         )
         return [piece.view(tuple(shape)) for piece, shape in zip(torch.split(received, sizes), shapes, strict=True)]
-
-
-def _wait(x: Tensor) -> Tensor:
-    done: Tensor = torch.ops._c10d_functional.wait_tensor(x)
-    return done
 
 
 def init_mesh(mesh: Mesh, device_type: str = "cpu") -> DeviceMesh:

@@ -65,11 +65,15 @@ class ParallelModule(nn.Module):
             raise AutoTPError(f"inputs are 'whole' or 'local', not {inputs!r}")
         if inputs == "local" and batch_axis not in communicators:
             raise PlanError(f"inputs='local' needs a mesh axis {batch_axis!r} over which the batch is divided")
-        self.sharding = sharding
         self.communicators = communicators
         self._signature = signature
         self._batch = communicators[batch_axis] if inputs == "local" else None
         self.training = sharding.mode == "train"
+        self.adopt(graph_module, sharding)
+
+    def adopt(self, graph_module: torch.fx.GraphModule, sharding: Sharding) -> None:
+        """Run this code on these shards from now on; what the module held before is let go."""
+        self.sharding = sharding
         # Shared, not copied: what is loaded into or moved with this module is what the code runs on. The graph module
         # itself is no child, so that names stay those of the model.
         self.__dict__["_graph_module"] = graph_module
@@ -77,9 +81,12 @@ class ParallelModule(nn.Module):
         self._buffers = graph_module._buffers
         self._non_persistent_buffers_set = graph_module._non_persistent_buffers_set
         called = {node.target for node in graph_module.graph.nodes if node.op == "call_module"}
-        for name, child in graph_module._modules.items():
-            if name not in called:
-                self._modules[name] = child
+        self._modules = {name: child for name, child in graph_module._modules.items() if name not in called}
+
+    @property
+    def signature(self) -> Signature:
+        """How the model is called."""
+        return self._signature
 
     @property
     def graph_module(self) -> torch.fx.GraphModule:

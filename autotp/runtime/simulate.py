@@ -14,7 +14,7 @@ from torch import Tensor
 
 from autotp.errors import VerificationError
 from autotp.mesh import Mesh
-from autotp.runtime.communicator import Call, Communicator
+from autotp.runtime.communicator import Call, Clock, Communicator
 
 T = TypeVar("T")
 
@@ -81,6 +81,7 @@ class ThreadCommunicator:
     def __init__(self, axis: str, rank: int, size: int, exchange: _Exchange) -> None:
         self.axis, self.rank, self.size = axis, rank, size
         self.trace: list[Call] | None = None
+        self.clock: Clock | None = None
         self._exchange = exchange
 
     def _swap(self, collective: str, x: Tensor, item: Any) -> list[Any]:
