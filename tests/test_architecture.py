@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "measurement": {"errors", "plan_file"},
     "report": BASE | {"solver", "measurement"},
     "measuring": TOP | {"measurement"},
+    "rebalancing": TOP,
     "shares": {"mesh", "placement", "hardware"},
     **dict.fromkeys(
         (

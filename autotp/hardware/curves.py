@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -31,6 +31,13 @@ class MatmulCurve:
     sharpness: float
     launch_s: float
     scales: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...] = ()
+
+    def at_speed(self, speed: float) -> "MatmulCurve":
+        """The curve of a device that is `speed` times as fast in everything."""
+        return replace(
+            self, tiles=tuple((m, n, rate * speed) for m, n, rate in self.tiles), wave_s=self.wave_s / speed,
+            memory_bytes_per_s=self.memory_bytes_per_s * speed, launch_s=self.launch_s / speed,
+        )  # fmt: skip
 
     def arithmetic_s(self, m: int, n: int, k: int, batch: int = 1) -> float:
         """Seconds of the arithmetic alone, by the fastest kernel."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,22 @@ class DeviceProfile:
                 f"{', '.join(self.matmul_flops_per_s)}: choose another --dtype or add the rate to the profile"
             )
         return self.matmul_flops_per_s[dtype]
+
+    def at_speed(self, speed: float) -> "DeviceProfile":
+        """A device that takes 1 / `speed` times as long for everything: throttled, or shared with another process."""
+        return replace(
+            self, name=f"{self.name} at {speed:.0%}",
+            matmul_flops_per_s={dtype: rate * speed for dtype, rate in self.matmul_flops_per_s.items()},
+            memory_bytes_per_s=self.memory_bytes_per_s * speed,
+            launch_s=self.launch_s / speed,
+            matmul_curves={dtype: curve.at_speed(speed) for dtype, curve in self.matmul_curves.items()},
+            host_operator_s=self.host_operator_s / speed,
+            step_s=self.step_s / speed,
+            operator_times_s={
+                key: (forward_s / speed, backward_s / speed)
+                for key, (forward_s, backward_s) in self.operator_times_s.items()
+            },
+        )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for json.dump, a `device` of schema.json."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from autotp.errors import AutoTPError
 from autotp.mesh import Mesh
-from autotp.runtime.communicator import Call, Communicator
+from autotp.runtime.communicator import Call, Clock, Communicator
 
 
 @dataclass
@@ -19,6 +19,7 @@ class OfflineCommunicator:
     rank: int
     size: int
     trace: list[Call] | None = None
+    clock: Clock | None = None
 
     def _refuse(self) -> NoReturn:
         raise AutoTPError(f"this module was built to be read: it has no other ranks on axis {self.axis} to talk to")

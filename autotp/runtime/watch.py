@@ -42,7 +42,7 @@ class CudaClock:
     _begun: torch.cuda.Event | None = field(default=None, repr=False)
 
     def _event(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
@@ -56,7 +56,7 @@ class CudaClock:
     def take(self) -> float:
         """Seconds since this was last asked."""
         torch.cuda.synchronize()
-        taken = sum(begun.elapsed_time(ended) for begun, ended in self._events) / 1e3
+        taken = float(sum(begun.elapsed_time(ended) for begun, ended in self._events)) / 1e3
         self._events.clear()
         return taken
 
