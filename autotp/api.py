@@ -27,6 +27,7 @@ from autotp.plans import Plan
 from autotp.rewrite.parallelize import build_module
 from autotp.runtime.module import ParallelModule
 from autotp.search import TIME_LIMIT_S, Options
+from autotp.variants import Source, dynamic_dims, with_variants
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
 
@@ -47,6 +48,7 @@ def plan(
     fold: bool = True,
     time_limit_s: float | None = TIME_LIMIT_S,
     strict: bool = False,
+    dynamic: str | Sequence[str] | None = None,
     solver: str = "highs",
     force: Sequence[str] = (),
     forbid: Sequence[str] = (),
@@ -57,8 +59,9 @@ def plan(
     `mesh`: `"dp=2,tp=4"`, outermost axis first; a number of devices means `tp`; by default all devices of the cluster.
     `cluster`: a name from `autotp clusters`, a JSON file or a profile; by default `cpu` where there is no GPU.
     `memory_bytes`: limit per device, by default what the device has. `objective`: `"time"` or `"memory"`.
-    `strategy`: `"optimal"`, `"greedy"`, `"replicated"` or `"megatron"`. `time_limit_s`: after it the solver gives the best
-    plan it has, with status `feasible` and its gap; None for no limit.
+    `dynamic`: dims of the inputs whose size may differ from the example's when the module runs, `"batch"` (the first) and
+    `"seq"` (the second). `strategy`: `"optimal"`, `"greedy"`, `"replicated"` or `"megatron"`. `time_limit_s`: after it the
+    solver gives the best plan it has, with status `feasible` and its gap; None for no limit.
     `force`, `forbid`: constraints such as `"layers.*.mlp.down_proj=column"` (see `autotp.constraints`).
 
     Raises AutoTPError (and its leaves) with what is wrong and what to do.
@@ -67,7 +70,9 @@ def plan(
         Training(mode, optimizer, state_dtype), memory_bytes, objective, strategy, is_folded=fold,
         time_limit_s=time_limit_s, is_strict=strict, solver=solver, force=tuple(force), forbid=tuple(forbid),
     )  # fmt: skip
-    return timed_plan(model, example_inputs, mesh=mesh, cluster=cluster, dtype=dtype, options=options).plan
+    return timed_plan(
+        model, example_inputs, mesh=mesh, cluster=cluster, dtype=dtype, options=options, dynamic=dynamic
+    ).plan
 
 
 def timed_plan(
@@ -78,17 +83,21 @@ def timed_plan(
     cluster: ClusterProfile | str | None,
     dtype: str | None,
     options: Options,
+    dynamic: str | Sequence[str] | None = None,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> Planned:
     """`plan`, with the seconds each stage took. `progress` is called with the name of every stage as it begins."""
     started = time.perf_counter()
+    names = dynamic_dims(dynamic)
     profile = as_cluster(cluster)
     axes = as_mesh(mesh, profile)
     profile.check(axes)
     progress("capturing the model")
     captured, facts = capture_for_planning(model, example_inputs, mode=options.training.mode, dtype=dtype)
     captured_at = time.perf_counter()
-    planned = plan_captured(captured, axes, profile, options, facts, progress)
+    planned = plan_captured(
+        captured, axes, profile, options, {**facts, "dynamic": list(names)} if names else facts, progress
+    )
     timing = {"capture_s": captured_at - started, **planned.timing, "total_s": time.perf_counter() - started}
     return Planned(planned.plan, timing)
 
@@ -157,7 +166,8 @@ def parallelize(
             f"{dict(zip(device_mesh.mesh_dim_names or (), device_mesh.mesh.shape, strict=False))}: make them equal"
         )
     captured = capture(model, restore(plan.model["inputs"]), mode=plan.mode, outputs=plan.model["outputs"])
-    return build_module(captured, plan, device_mesh, inputs=inputs, init=init)
+    module = build_module(captured, plan, device_mesh, inputs=inputs, init=init)
+    return with_variants(module, Source(model, captured, plan))
 
 
 def auto_shard(

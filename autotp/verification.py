@@ -33,6 +33,7 @@ from autotp.runtime.simulate import run_ranks
 from autotp.runtime.spawn import run_processes
 from autotp.runtime.verify import RankReport, Reference, reference_of, summarise, verify_rank
 from autotp.search import Options
+from autotp.variants import DYNAMIC, Source, dynamic_dims, with_variants
 
 BACKENDS = ("local", "gloo", "nccl")
 SEED = 0  # of the weights: every process must build the same model
@@ -43,12 +44,14 @@ class Subject:
     """A real model with its inputs, captured, and the options it was captured with."""
 
     module: nn.Module
-    inputs: Any
+    inputs: Any  # what it is captured with
     captured: Captured
+    others: Any = None  # what it is run with, where that is something else
 
     def run(self, module: nn.Module) -> list[Tensor]:
         """Call any module that is called as the model is; its outputs as the captured graph has them."""
-        args, kwargs = ((), self.inputs) if isinstance(self.inputs, Mapping) else (self.inputs, {})
+        inputs = self.inputs if self.others is None else self.others
+        args, kwargs = ((), inputs) if isinstance(inputs, Mapping) else (inputs, {})
         with WithoutRandomness():
             return _flat_outputs(self.captured, module(*args, **kwargs))
 
@@ -63,14 +66,16 @@ def verify(
     mode: str = "train",
     dtype: str | None = None,
     backend: str = "local",
+    dynamic: str | Sequence[str] | None = None,
     timeout_s: float = 600.0,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
     """Compare the sharded with the whole model: outputs, every gradient, and parameters after an SGD step.
 
     Without a plan one is made with `objective="memory"`, which splits everything that can be. `backend`: `"local"`
-    simulates ranks in this process; `"gloo"` and `"nccl"` start real ones. Returns a dict with `ok`, `ranks`,
-    `max_relative_error`, `parameter_bytes_per_rank`, `whole_parameter_bytes`, `coverage`, `fallback_ops` and `problems`.
+    simulates ranks in this process; `"gloo"` and `"nccl"` start real ones. With `dynamic` (the plan's own, or as in
+    `autotp.plan`) inputs of other sizes are compared as well. Returns a dict with `ok`, `ranks`, `max_relative_error`,
+    `parameter_bytes_per_rank`, `whole_parameter_bytes`, `coverage`, `fallback_ops` and `problems`.
     Dropout is off on both sides. Raises AutoTPError (and leaves) where nothing can be compared.
     """
     if backend not in BACKENDS:
@@ -82,19 +87,20 @@ def verify(
     subject = subject_of(source, example_inputs, mode, dtype)
     if plan is None:
         progress("planning")
-        plan = plan_for(subject, source, mesh, cluster, dtype)
+        plan = plan_for(subject, source, mesh, cluster, dtype, dynamic)
     elif mesh is not None and as_mesh(mesh, None) != plan.mesh:
         raise PlanError(f"the plan is for the mesh {plan.mesh}, not {mesh}: leave the mesh out or plan again")
-    progress("running the whole model")
-    reference = reference_of(subject.module, subject.run, mode)
-    progress(f"running {plan.mesh.num_ranks} ranks ({backend})")
-    if backend == "local":
-        reports: Sequence[RankReport] = run_ranks(
-            plan.mesh, lambda rank, c: rank_report(subject, plan, rank, c, reference), timeout_s=timeout_s
-        )
-    else:
-        reports = _in_processes(source, subject, plan, reference, mode, dtype, backend, timeout_s)
-    result = summarise(reports, reference, subject.module)
+    result: dict[str, Any] = {}
+    names = dynamic_dims(plan.model.get("dynamic"))
+    for case in [subject, replace(subject, others=resized(subject.inputs, names))] if names else [subject]:
+        progress("running the whole model")
+        reference = reference_of(case.module, case.run, mode)
+        progress(f"running {plan.mesh.num_ranks} ranks ({backend})")
+        if backend == "local":
+            reports = _simulated(case, plan, reference, timeout_s)
+        else:
+            reports = _in_processes(source, case, plan, reference, mode, dtype, backend, timeout_s)
+        result = _worse(result, summarise(reports, reference, case.module))
     return {
         **result,
         "mesh": str(plan.mesh),
@@ -111,12 +117,47 @@ def plan_for(
     mesh: Mesh | str | int | None,
     cluster: ClusterProfile | str | None = None,
     dtype: str | None = None,
+    dynamic: str | Sequence[str] | None = None,
 ) -> Plan:
     """A plan that splits what it can: few bytes matter here, seconds less, so a plan a little slower is soon found."""
     profile, mode = as_cluster(cluster), subject.captured.mode
     options = Options(Training(mode), objective="memory", gap=0.1)
     facts = {"inputs": describe(subject.inputs), "outputs": _outputs_of(source, mode), "dtype": dtype}
+    if dynamic:
+        facts["dynamic"] = list(dynamic_dims(dynamic))
     return make_plan(subject.captured, as_mesh(mesh, profile), profile, options, facts).plan
+
+
+def resized(inputs: Any, dynamic: Sequence[str]) -> Any:
+    """The same nested inputs with other sizes of the dynamic dims: three quarters, or one more where there are few.
+
+    Equal sizes stay equal.
+    """
+
+    def resize(x: Tensor) -> Tensor:
+        for dim in (DYNAMIC[name] for name in dynamic if DYNAMIC[name] < x.dim()):
+            size = x.shape[dim]
+            x = x.index_select(dim, torch.arange(3 * size // 4 if size > 3 else size + 1) % size)
+        return x
+
+    return pytree.tree_map_only(Tensor, resize, inputs)
+
+
+def _worse(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Of two results the larger errors, and the problems of both."""
+    if not first:
+        return dict(second)
+    a, b = first["max_relative_error"], second["max_relative_error"]
+    errors = {kind: None if a[kind] is None or b[kind] is None else max(a[kind], b[kind]) for kind in a}
+    problems = [*first["problems"], *(f"with inputs of other sizes: {problem}" for problem in second["problems"])]
+    return {**first, "ok": not problems, "max_relative_error": errors, "problems": problems}
+
+
+def _simulated(subject: Subject, plan: Plan, reference: Reference, timeout_s: float) -> Sequence[RankReport]:
+    origin = Source(subject.module, subject.captured, plan)
+    return run_ranks(
+        plan.mesh, lambda rank, c: rank_report(subject, plan, rank, c, reference, origin), timeout_s=timeout_s
+    )
 
 
 def _outputs_of(source: nn.Module | ModelSource, mode: str) -> str:
@@ -143,11 +184,21 @@ def subject_of(source: nn.Module | ModelSource, example_inputs: Any, mode: str, 
 
 
 def rank_report(
-    subject: Subject, plan: Plan, rank: int, communicators: Mapping[str, Communicator], reference: Reference
+    subject: Subject,
+    plan: Plan,
+    rank: int,
+    communicators: Mapping[str, Communicator],
+    reference: Reference,
+    origin: Source,
 ) -> RankReport:
     """What one rank finds: every rank must call it."""
-    module = build_for_rank(subject.captured, plan, rank, communicators)
+    module = with_variants(build_for_rank(subject.captured, plan, rank, communicators), origin)
     without_randomness(module.graph_module)
+    if subject.others is not None:
+        args, kwargs = ((), subject.others) if isinstance(subject.others, Mapping) else (subject.others, {})
+        assert module.variants is not None
+        variant, _ = module.variants.find(subject.captured.flatten_inputs(args, kwargs, False), module.training)
+        without_randomness(variant)
     return verify_rank(module, subject.run, reference)
 
 
@@ -188,6 +239,7 @@ def _in_processes(
                     "origin": origin,
                     "module": None if origin else source,
                     "inputs": subject.inputs,
+                    "others": subject.others,
                     "plan": dumps(replace(plan, problem={})),
                     "reference": reference,
                     "mode": mode,
@@ -207,7 +259,8 @@ def _process(rank: int, path: str, backend: str) -> RankReport:
     sent = torch.load(path, weights_only=False)  # written by our own parent
     plan = loads(sent["plan"])
     source = reload_model(sent["origin"]) if sent["origin"] else sent["module"]
-    subject = subject_of(source, sent["inputs"], sent["mode"], sent["dtype"])
+    subject = replace(subject_of(source, sent["inputs"], sent["mode"], sent["dtype"]), others=sent["others"])
     device_type = "cuda" if backend == "nccl" else "cpu"
     device_mesh = init_device_mesh(device_type, plan.mesh.sizes, mesh_dim_names=plan.mesh.names)
-    return rank_report(subject, plan, rank, communicators_of(device_mesh), sent["reference"])
+    origin = Source(subject.module, subject.captured, plan)
+    return rank_report(subject, plan, rank, communicators_of(device_mesh), sent["reference"], origin)

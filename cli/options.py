@@ -37,6 +37,12 @@ Dtype = Annotated[
     str | None,
     typer.Option("--dtype", metavar="fp32|bf16|fp16", help="Of the parameters; the model's own if not given."),
 ]
+Dynamic = Annotated[
+    str | None,
+    typer.Option(
+        "--dynamic", metavar="batch,seq", help="Dims that may have other sizes than the example's when the module runs."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
 
 

@@ -58,6 +58,7 @@ def plan(
     measure: Annotated[
         bool, typer.Option("--measure", help="Time the operators that strategies would run here; kept for other plans.")
     ] = False,
+    dynamic: opt.Dynamic = None,
     strict: Annotated[bool, typer.Option("--strict", help="An operator without a rule is an error.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the plan here.")] = None,
     report: Annotated[
@@ -72,6 +73,8 @@ def plan(
     axes = opt.parse_mesh(devices, mesh)
     if sweep and mesh is not None:
         raise AutoTPError(f"--sweep and --mesh {mesh} exclude each other: give the most devices by --devices")
+    if sweep and dynamic:
+        raise AutoTPError("--sweep and --dynamic exclude each other: sweep first, then plan the mesh that was found")
     if sweep and measure:
         raise AutoTPError("--sweep and --measure exclude each other: operators are measured for one degree at a time")
     chosen = opt.parse_settings(settings)
@@ -99,7 +102,7 @@ def plan(
         if sweep:
             planned = load("sweeps").timed_sweep(source, None, devices=devices, **common)
         else:
-            planned = api.timed_plan(source, mesh=axes, **common)
+            planned = api.timed_plan(source, mesh=axes, dynamic=dynamic, **common)
     if output is not None:
         load("plan_file").save(planned.plan, output)
     if report is not None:

@@ -38,6 +38,7 @@ def verify(
     backend: Annotated[
         str, typer.Option(metavar="local|gloo|nccl", help="Simulated ranks in one process, or real processes.")
     ] = "local",
+    dynamic: opt.Dynamic = None,
     json: opt.Json = False,
 ) -> Answer:
     """Compare outputs, every gradient, and parameters after an SGD step, of MODEL split and whole.
@@ -59,7 +60,7 @@ def verify(
     with progress("verifying"):
         found = verification.verify(
             source, plan=made, mesh=axes, cluster=cluster, mode=made.mode if made else mode or "train", dtype=dtype,
-            backend=backend,
+            backend=backend, dynamic=dynamic,
         )  # fmt: skip
     return Answer(dict(found), lambda: _text(model, backend, found), 0 if found["ok"] else DIFFERENT)
 

@@ -27,6 +27,8 @@ TOP = (
         "attempts",
         "dry_run",
         "planner",
+        "replan",
+        "variants",
         "api",
     }
 )  # the pipeline itself; cycles have a test of their own
@@ -62,6 +64,8 @@ MAY_IMPORT = {
             "api",
             "sweeps",
             "listing",
+            "replan",
+            "variants",
             "verification",
         ),
         TOP,

@@ -5,13 +5,14 @@ tables, masks, running statistics) keep their values; then meta parameters becom
 will run on, because models branch on the device of their parameters.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -42,6 +43,22 @@ def build_fake(
                     module._parameters[name] = fake[id(parameter)]
     _place_buffers(model, dtype, device)
     return model, mode
+
+
+def fake_copy(model: nn.Module) -> tuple[nn.Module, FakeTensorMode]:
+    """A copy of a model that holds nothing but its buffers, and the mode of its fake parameters.
+
+    A model whose parameters are fake already is returned as it is.
+    """
+    parameters = list(model.parameters())
+    mode = next((p.fake_mode for p in parameters if isinstance(p, FakeTensor)), None)
+    if mode is not None:
+        return model, mode
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode:
+        fake = {id(p): _fake_parameter(p, None, str(p.device)) for p in parameters}
+    copied = copy.deepcopy(model, dict(fake))  # what the memo has is not copied
+    return copied, mode
 
 
 def check_device(device: str) -> None:

@@ -67,6 +67,15 @@ class CallSpec:
             _check_leaf(leaf, expected, path, is_tensor, check_shapes)
         return [leaf for leaf, is_tensor in zip(leaves, self.is_tensor, strict=True) if is_tensor]
 
+    def example(self, shapes: Sequence[Sequence[int]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments as those of the capture, but of zeros in these shapes: one for every tensor."""
+        rest = iter(shapes)
+        leaves = [
+            torch.zeros(tuple(next(rest)), dtype=leaf[1]) if is_tensor else leaf
+            for leaf, is_tensor in zip(self.leaves, self.is_tensor, strict=True)
+        ]
+        return unbind(self.signature, pytree.tree_unflatten(leaves, self.spec))
+
 
 def _check_leaf(leaf: Any, expected: Any, path: str, is_tensor: bool, check_shapes: bool) -> None:
     if is_tensor != isinstance(leaf, Tensor):

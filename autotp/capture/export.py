@@ -60,12 +60,14 @@ def capture(
     mode: str = "train",
     outputs: str = "all",
     fake_mode: FakeTensorMode | None = None,
+    is_evaluated: bool = False,
 ) -> Captured:
     """Capture `model` called with `inputs` (a dict of keyword or a tuple of positional arguments).
 
     `mode` "train" follows gradients to parameters; "infer" captures evaluation, without any. `outputs` "loss" returns
-    only the loss of what the model returns, where there is one. `fake_mode`: as from `build_fake`. The model is left as
-    it was. Raises CaptureError, saying where, when the model's forward cannot be captured.
+    only the loss of what the model returns, where there is one. `fake_mode`: as from `build_fake`. `is_evaluated`: with
+    gradients, but without dropout and all else that a model does in training alone. The model is left as it was.
+    Raises CaptureError, saying where, when the model's forward cannot be captured.
     """
     if mode not in ("train", "infer") or outputs not in ("all", "loss"):
         raise CaptureError(f"mode is train or infer and outputs is all or loss, not {mode!r} and {outputs!r}")
@@ -74,7 +76,9 @@ def capture(
     call = CallSpec.of(signature, args, kwargs)
     values = bind(signature, args, kwargs)
     values = fake_inputs(values, fake_mode, device_of(model)) if fake_mode is not None else distinct(values)
-    program = trace(model, signature, values, mode == "train")
+    program = trace(
+        model, signature, values, has_gradients=mode == "train", is_training=mode == "train" and not is_evaluated
+    )
     weights = Weights(model)
     graph, constants = plain_graph(program, weights, mode == "train")
     returned = _outputs(program, graph, outputs)

@@ -22,16 +22,24 @@ TALKERS = ("torch.export._trace", "torch.fx.experimental.symbolic_shapes")
 
 
 def trace(
-    model: nn.Module, signature: inspect.Signature, values: Mapping[str, Any], is_training: bool
+    model: nn.Module,
+    signature: inspect.Signature,
+    values: Mapping[str, Any],
+    *,
+    has_gradients: bool,
+    is_training: bool,
 ) -> ExportedProgram:
-    """Export a model called with these named values. Raises CaptureError, saying where, when that fails."""
+    """Export a model called with these named values, its training flags on or off.
+
+    Raises CaptureError, saying where, when that fails.
+    """
     args, kwargs = unbind(signature, values)
     with (
         _training_flags(model, is_training),
         _hugging_face(model, values),
         _quiet(),
         _known_results(model),
-        torch.set_grad_enabled(is_training),
+        torch.set_grad_enabled(has_gradients),
     ):
         try:
             return torch.export.export(model, args, kwargs, strict=False)

@@ -33,16 +33,17 @@ def rewrite(
     *,
     init: Init | None = None,
     device: torch.device | None = None,
+    tree: nn.Module | None = None,
 ) -> fx.GraphModule:
     """The plan's module for one rank; `captured` is left as it is.
 
-    The result's parameters and buffers are this rank's shards (see `shard_module` for `init` and `device`), its child
-    modules named `redistribute_...` the moves of the plan, each made once for all who read it. Raises PlanError where
-    the plan was made for another model or mesh.
+    The result's parameters and buffers are this rank's shards (see `shard_module` for `init` and `device`), or those of
+    `tree`, which has them already; its child modules named `redistribute_...` the moves of the plan, each made once for
+    all who read it. Raises PlanError where the plan was made for another model or mesh.
     """
     check(graph, plan)
     check_axes(plan.mesh, communicators)
-    tree = shard_module(captured, plan, rank, init=init, device=device)
+    tree = tree or shard_module(captured, plan, rank, init=init, device=device)
     names = [name for name, _ in tree.named_children()]
     rewriter = _Rewriter(graph, plan, rank, communicators, names)
     for node in captured.graph.nodes:

@@ -29,6 +29,10 @@ class BatchNormShard(nn.Module):
         eps: float,
         cudnn_enabled: bool = True,
     ) -> Tensor:
+        if not training:
+            return torch.batch_norm(
+                x, weight, bias, running_mean, running_var, False, momentum, eps, cudnn_enabled
+            )  # a module that was planned for training is evaluated
         result, mean, variance = _BatchNorm.apply(x, weight, bias, self, eps)  # type: ignore[no-untyped-call]
         with torch.no_grad():
             if running_mean is not None:

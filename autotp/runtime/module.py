@@ -25,6 +25,17 @@ class Signature(Protocol):
     def unflatten_outputs(self, outputs: Sequence[Tensor]) -> Any: ...
 
 
+class Variants(Protocol):
+    """Other graphs of the model on the same parameters: in evaluation, and for inputs of other sizes."""
+
+    @property
+    def is_dynamic(self) -> bool: ...
+
+    def find(self, inputs: Sequence[Tensor] | None, is_training: bool) -> tuple[torch.fx.GraphModule, Signature]: ...
+
+    def forget(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Sharding:
     """What a rank has of the model: by qualified name the placement and whole shape of parameters and buffers."""
@@ -45,8 +56,10 @@ class ParallelModule(nn.Module):
     """One rank's part of a model: takes and returns what the model does, whole on every rank.
 
     Names of parameters, buffers and `state_dict` keys are the model's; tensors are this rank's shards. It trains with
-    any optimizer that treats elements alone. With `inputs="local"` every rank of `batch_axis` passes its own part of
-    the batch: dim 0 of every batched input, near-equal parts in the order of ranks.
+    any optimizer that treats elements alone. Planned for training it can be evaluated as well: `eval()` and `train()` do
+    what they do to the model. Planned with `dynamic` it takes inputs of other sizes; it plans for them when they first
+    come, which takes about as long as the first plan did. With `inputs="local"` every rank of `batch_axis` passes its
+    own part of the batch: dim 0 of every batched input, near-equal parts in the order of ranks.
     """
 
     def __init__(
@@ -67,6 +80,7 @@ class ParallelModule(nn.Module):
             raise PlanError(f"inputs='local' needs a mesh axis {batch_axis!r} over which the batch is divided")
         self.communicators = communicators
         self._signature = signature
+        self.variants: Variants | None = None
         self._batch = communicators[batch_axis] if inputs == "local" else None
         self.training = sharding.mode == "train"
         self.adopt(graph_module, sharding)
@@ -100,24 +114,41 @@ class ParallelModule(nn.Module):
         return self.graph_module.code
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        graph_module, signature = self.graph_module, self._signature
         if self._batch is None:
-            flat = self._signature.flatten_inputs(args, kwargs)
+            is_dynamic = self.variants is not None and self.variants.is_dynamic
+            flat = signature.flatten_inputs(args, kwargs, check_shapes=not is_dynamic)
         else:
             local = self._signature.flatten_inputs(args, kwargs, check_shapes=False)
             flat = [
                 _gather_batch(x, shape, self._batch) for x, shape in zip(local, self.sharding.input_shapes, strict=True)
             ]
+        is_other = self.training != (self.sharding.mode == "train")
+        if self.variants is not None and (
+            is_other or any(tuple(x.shape) != shape for x, shape in zip(flat, self.sharding.input_shapes, strict=True))
+        ):
+            graph_module, signature = self.variants.find(flat, self.training)
         if self.sharding.mode == "infer":
             with torch.no_grad():  # the plan has no backward collectives: a gradient through it would be wrong
-                return self._signature.unflatten_outputs(self.graph_module(*flat))
-        return self._signature.unflatten_outputs(self.graph_module(*flat))
+                return signature.unflatten_outputs(graph_module(*flat))
+        return signature.unflatten_outputs(graph_module(*flat))
 
     def train(self, mode: bool = True) -> "ParallelModule":
-        """Only the mode the model was planned for. Raises PlanError for the other one, whose operators differ."""
-        if mode != (self.sharding.mode == "train"):
-            wanted = "train" if mode else "infer"
-            raise PlanError(f"this module was planned for mode {self.sharding.mode!r}: plan again with mode={wanted!r}")
+        """As on the model. Raises PlanError for training of what was planned for inference, and for evaluation where the
+        model does more than to leave out dropout and to use its running statistics."""
+        is_planned = self.sharding.mode == "train"
+        if mode and not is_planned:
+            raise PlanError("this module was planned for mode 'infer': plan again with mode='train', which does both")
+        if not mode and is_planned:
+            if self.variants is None:
+                raise PlanError("this module was built for training alone: build it by autotp.parallelize")
+            self.variants.find(None, False)
         return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "ParallelModule":
+        if self.variants is not None:
+            self.variants.forget()
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
     def clip_grad_norm_(self, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
         """Scale gradients so that the norm of the whole model's is at most `max_norm`; returns the norm before.

@@ -13,6 +13,7 @@ from autotp.capture.build import cast_floats
 from autotp.runtime.communicator import communicators_of
 from autotp.runtime.spawn import run_processes
 from autotp.runtime.verify import reference_of, summarise
+from autotp.variants import Source
 from autotp.verification import plan_for, rank_report, subject_of, verify
 
 GLOO_RANKS = 2
@@ -53,7 +54,8 @@ def _gloo_rank(rank: int, cases: Sequence[Case]) -> tuple[dict[str, Any], dict[s
             subject = subject_of(model, inputs, "train", None)
             plan = plan_for(subject, model, GLOO_RANKS)  # equal on all ranks: planning is deterministic
             references[case.name] = reference_of(subject.module, subject.run, "train")
-            reports[case.name] = rank_report(subject, plan, rank, communicators, references[case.name])
+            origin = Source(subject.module, subject.captured, plan)
+            reports[case.name] = rank_report(subject, plan, rank, communicators, references[case.name], origin)
     return reports, references
 
 
