@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from autotp.errors import AutoTPError
 
-from . import clusters, compare, explain, measure, plan, profile, report, show, verify
+from . import clusters, compare, explain, export, measure, plan, profile, report, show, verify
 from .output import Answer, print_answer, print_error, stdout_to_stderr, tidy_warnings
 
 ERROR, INTERRUPTED = 2, 130
@@ -65,6 +65,7 @@ app.command("verify")(verify.verify)
 app.command("measure")(measure.measure)
 app.command("explain")(explain.explain)
 app.command("compare")(compare.compare)
+app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("clusters")(clusters.clusters)
 app.add_typer(profile.app, name="profile")

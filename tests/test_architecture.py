@@ -72,6 +72,7 @@ MAY_IMPORT = {
     ),
     "assemble": TOP | {"report.words"},
     "explain": BASE | {"solver", "report"},
+    "interchange": BASE | {"report"},
     "compare": BASE | {"report"},
     "what_if": {"errors", "hardware", "report.units"},
     "constraints": TOP | {"report.words", "report.layer_rows"},
