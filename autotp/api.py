@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from autotp.capture.build import build_fake, cast_floats
 from autotp.capture.export import Captured, capture
 from autotp.capture.inputs import describe, restore
-from autotp.capture.model_file import ModelSource, load_model
+from autotp.capture.model_file import ModelSource, load_model, reload_model
 from autotp.cost.training import Training
 from autotp.dry_run import counted
-from autotp.errors import AutoTPError, PlanError
+from autotp.errors import AutoTPError, CaptureError, InfeasibleError, PlanError
 from autotp.hardware.catalogue import load_cluster
 from autotp.hardware.cluster import ClusterProfile
+from autotp.memory_curve import curve_of
 from autotp.mesh import Mesh
 from autotp.plan_file import dumps, loads
 from autotp.planner import Planned, make_plan
 from autotp.plans import Plan
+from autotp.remedies import Remedy, advice, least_needed, remedies
 from autotp.rewrite.parallelize import build_module
 from autotp.runtime.module import ParallelModule
 from autotp.search import TIME_LIMIT_S, Options
@@ -85,8 +88,12 @@ def timed_plan(
     options: Options,
     dynamic: str | Sequence[str] | None = None,
     progress: Callable[[str], None] = lambda stage: None,
+    memory_curve: bool = False,
 ) -> Planned:
-    """`plan`, with the seconds each stage took. `progress` is called with the name of every stage as it begins."""
+    """`plan`, with the seconds each stage took. `progress` is called with the name of every stage as it begins.
+
+    `memory_curve`: the plan's summary also says what the step takes within less memory (see `memory_curve.curve_of`).
+    """
     started = time.perf_counter()
     names = dynamic_dims(dynamic)
     profile = as_cluster(cluster)
@@ -95,11 +102,49 @@ def timed_plan(
     progress("capturing the model")
     captured, facts = capture_for_planning(model, example_inputs, mode=options.training.mode, dtype=dtype)
     captured_at = time.perf_counter()
-    planned = plan_captured(
-        captured, axes, profile, options, {**facts, "dynamic": list(names)} if names else facts, progress
-    )
+    facts = {**facts, "dynamic": list(names)} if names else facts
+    try:
+        planned = plan_captured(captured, axes, profile, options, facts, progress)
+    except InfeasibleError as error:
+        progress("looking for what would fit")
+        found = remedies(captured, axes, profile, options) + _smaller_batch(model, axes, profile, dtype, options)
+        raise InfeasibleError(f"{error}. {advice(found)}") from error
+    if memory_curve:
+        progress("the price of memory")
+        curve = curve_of(captured, planned.plan, axes, profile, options)
+        planned = Planned(
+            replace(planned.plan, summary={**planned.plan.summary, "memory_curve": curve}), planned.timing
+        )
     timing = {"capture_s": captured_at - started, **planned.timing, "total_s": time.perf_counter() - started}
     return Planned(planned.plan, timing)
+
+
+def _smaller_batch(
+    model: Any, mesh: Mesh, cluster: ClusterProfile, dtype: str | None, options: Options
+) -> tuple[Remedy, ...]:
+    """The largest half, quarter, ... of the batch that fits, for a model that can be built with another one."""
+    origin = dict(model.origin) if isinstance(model, ModelSource) else {}
+    if not origin.get("path"):
+        return ()
+    size = int(next(iter(_tensors(model.example_inputs()))).shape[0])
+    given = "batch" not in origin.get("options", {})
+    for batch in sorted({max(1, size // 2), max(1, size // 4), 1} - {size}, reverse=True):
+        try:
+            changed = {"batch": batch} if given else {"options": {**origin["options"], "batch": batch}}
+            captured, _ = capture_for_planning(
+                reload_model({**origin, **changed}), None, mode=options.training.mode, dtype=dtype
+            )
+        except CaptureError:
+            return ()  # a model file without such an option
+        needed = least_needed(captured, mesh, cluster, options)
+        if needed is not None:
+            return (Remedy(f"a batch of {batch} instead of {size} (--batch {batch})", needed),)
+    return ()
+
+
+def _tensors(inputs: Any) -> list[torch.Tensor]:
+    values = inputs.values() if isinstance(inputs, Mapping) else inputs
+    return [x for x in values if isinstance(x, torch.Tensor) and x.dim()]
 
 
 def plan_captured(

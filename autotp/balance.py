@@ -116,26 +116,15 @@ class Balancer:
     # ------------------------------------------------------------ starts
 
     def _starts(self) -> list[Shares]:
-        """By what the weakest device at every coordinate of an axis can do; and between speed and memory."""
-        found = [self._by(metric) for metric in METRICS]
+        """By what devices can do and hold, and between speed and memory."""
         if not self._axes:
             return []
+        found = [shares_by(metric, self._mesh, self._cluster) for metric in METRICS]
         between = list(found[0])
         for axis in self._axes:
             (fast,), (roomy,) = found[0][axis], found[-1][axis]
             between[axis] = (whole([math.sqrt(a * b) for a, b in zip(fast, roomy, strict=True)]),)
         return [*found, tuple(between)]
-
-    def _by(self, metric: Callable[[DeviceProfile], float]) -> Shares:
-        shares = list(even_shares(self._mesh))
-        for axis in self._axes:
-            weights = [
-                min(metric(self._cluster.device(rank)) for rank in range(self._mesh.num_ranks)
-                    if self._mesh.coordinates(rank)[axis] == coordinate)
-                for coordinate in range(self._mesh.sizes[axis])
-            ]  # fmt: skip
-            shares[axis] = (whole(weights),)
-        return tuple(shares)
 
     def _followed(self, best: Shares) -> Shares:
         """Give every rank the share that its speed in the last plan asks for, while that is new."""
@@ -194,6 +183,19 @@ METRICS: tuple[Callable[[DeviceProfile], float], ...] = (
     lambda device: device.memory_bytes_per_s,
     lambda device: max(1, device.memory_bytes - device.process_bytes),
 )
+
+
+def shares_by(metric: Callable[[DeviceProfile], float], mesh: Mesh, cluster: ClusterProfile) -> Shares:
+    """Shares by what the weakest device at every coordinate can do, on the axes along which devices differ."""
+    shares = list(even_shares(mesh))
+    for axis in uneven_axes(mesh, cluster):
+        weights = [
+            min(metric(cluster.device(rank)) for rank in range(mesh.num_ranks)
+                if mesh.coordinates(rank)[axis] == coordinate)
+            for coordinate in range(mesh.sizes[axis])
+        ]  # fmt: skip
+        shares[axis] = (whole(weights),)
+    return tuple(shares)
 
 
 def _with(shares: Shares, axis: int, vectors: tuple[Vector, ...]) -> Shares:

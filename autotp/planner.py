@@ -49,6 +49,12 @@ def checked_rules(graph: Graph, *, is_strict: bool = False) -> tuple[dict[str, O
     return rules_of(graph), tuple(unknown)
 
 
+def classes_of(graph: Graph, mesh: Mesh, options: Options) -> dict[str, str]:
+    """For every node the one that stands for it: repeated layers are one, where that was not refused."""
+    several = sum(size > 1 for size in mesh.sizes) > 1
+    return fold(graph, ends=0 if several else 1) if options.is_folded else {node.name: node.name for node in graph}
+
+
 def make_plan(
     captured: Captured, mesh: Mesh, cluster: ClusterProfile, options: Options, model: Mapping[str, Any]
 ) -> Planned:
@@ -60,9 +66,7 @@ def make_plan(
     started = time.perf_counter()
     graph = captured.graph
     rules, unknown = checked_rules(graph, is_strict=options.is_strict)
-    several = sum(size > 1 for size in mesh.sizes) > 1
-    classes = fold(graph, ends=0 if several else 1) if options.is_folded else {node.name: node.name for node in graph}
-    attempts = Attempts(graph, rules, classes, mesh, cluster, options)
+    attempts = Attempts(graph, rules, classes_of(graph, mesh, options), mesh, cluster, options)
     try:
         balanced = Balancer(mesh, cluster, options.objective, attempts).best()
     except InfeasibleError as error:

@@ -85,7 +85,10 @@ class Search:
         """What a plan should fit in, for every site: the user's limit, else what the device has."""
         if self._options.memory_bytes is None:
             return list(self._capacity)
-        return [self._options.memory_bytes] * len(self._capacity)
+        asked = self._options.memory_bytes
+        if len(set(self._capacity)) > 1 and math.isfinite(asked):  # a limit for all gives none of them more than it has
+            return [min(asked, capacity) for capacity in self._capacity]
+        return [asked] * len(self._capacity)
 
     @property
     def constrained(self) -> Sequence[Sequence[int]] | None:

@@ -16,6 +16,7 @@ from autotp.report import units
 from autotp.report.moves import moved_values
 
 from .layer_plan import layer_table
+from .memory_curve import memory_curve
 from .moves import move_table
 from .tables import plain_table
 
@@ -47,6 +48,7 @@ def describe_plan(
     yield _memory_table(plan)
     yield from _baselines(plan)
     yield from _sweep(plan)
+    yield from memory_curve(plan)
     yield layer_table(plan)
     moves = [moved for moved in moved_values(plan) if moved.is_collective]
     if moves:

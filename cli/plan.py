@@ -67,6 +67,9 @@ def plan(
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Try tp=1, 2, 4, ... up to --devices; the plan is the fastest that fits.")
     ] = False,
+    memory_curve: Annotated[
+        bool, typer.Option("--memory-curve", help="Also plan within less memory: what a tighter limit costs.")
+    ] = False,
     json: opt.Json = False,
 ) -> Answer:
     """Plan how to split MODEL over a mesh of a cluster: the fastest plan that fits."""
@@ -75,6 +78,8 @@ def plan(
         raise AutoTPError(f"--sweep and --mesh {mesh} exclude each other: give the most devices by --devices")
     if sweep and dynamic:
         raise AutoTPError("--sweep and --dynamic exclude each other: sweep first, then plan the mesh that was found")
+    if sweep and memory_curve:
+        raise AutoTPError("--sweep and --memory-curve exclude each other: a curve is of one mesh")
     if sweep and measure:
         raise AutoTPError("--sweep and --measure exclude each other: operators are measured for one degree at a time")
     chosen = opt.parse_settings(settings)
@@ -102,7 +107,7 @@ def plan(
         if sweep:
             planned = load("sweeps").timed_sweep(source, None, devices=devices, **common)
         else:
-            planned = api.timed_plan(source, mesh=axes, dynamic=dynamic, **common)
+            planned = api.timed_plan(source, mesh=axes, dynamic=dynamic, memory_curve=memory_curve, **common)
     if output is not None:
         load("plan_file").save(planned.plan, output)
     if report is not None:

@@ -26,6 +26,8 @@ TOP = (
         "balance",
         "attempts",
         "dry_run",
+        "remedies",
+        "memory_curve",
         "planner",
         "replan",
         "variants",
@@ -50,7 +52,7 @@ MAY_IMPORT = {
     "measurement": {"errors", "plan_file"},
     "report": BASE | {"solver", "measurement"},
     "measuring": TOP | {"measurement"},
-    "rebalancing": TOP,
+    **dict.fromkeys(("rebalancing", "remedies", "memory_curve"), TOP),
     "shares": {"mesh", "placement", "hardware"},
     **dict.fromkeys(
         (
