@@ -4,6 +4,7 @@ What an operator reads, writes and keeps is in `families` and `memory`, what its
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from autotp.cost.collective import move_time_s
 from autotp.cost.families import (
@@ -18,6 +19,7 @@ from autotp.cost.families import (
     is_identity,
     named_operands,
 )
+from autotp.cost.fusion import NOTHING, Fused
 from autotp.cost.local import Coordinates, local_bytes, local_extents
 from autotp.cost.memory import saved_bytes_extra, saved_operands
 from autotp.cost.operator_key import operator_key
@@ -47,9 +49,12 @@ def operator_time_s(
     mesh: Mesh,
     cluster: ClusterProfile | None = None,
     at: Coordinates = None,
+    fused: Fused = NOTHING,
+    is_repeated: bool = False,
 ) -> tuple[float, float]:
     """(forward, backward) seconds of a node under a strategy; backward is 0 in mode `infer` and without a gradient.
 
+    `fused`: what a compiler keeps in registers. `is_repeated`: the forward is run again in backward, and counted there.
     On the rank at these coordinates, or on the one with the most work. With a cluster, communication inside the local
     operator is part of it. What was measured on the device is taken as it is. Raises ProfileError where the device has no
     rate for the dtype.
@@ -60,17 +65,25 @@ def operator_time_s(
     if device.operator_times_s:
         measured = device.operator_times_s.get(operator_key(node, rule, strategy, specs_in, at))
         if measured is not None:
-            return measured[0] + inner[0], (measured[1] if mode == "train" else 0.0) + inner[1]
+            both = measured[0] + inner[0], (measured[1] if mode == "train" else 0.0) + inner[1]
+            return _repeated(both, is_repeated and mode == "train")
     sizes_in = [local_bytes(spec, placement, at) for spec, placement in zip(specs_in, strategy.operands, strict=True)]
     sizes_out = [local_bytes(spec, placement, at) for spec, placement in zip(specs_out, strategy.results, strict=True)]
+    sizes_in = [0 if index in fused.operands else size for index, size in enumerate(sizes_in)]
+    sizes_out = [0 if index in fused.results else size for index, size in enumerate(sizes_out)]
     is_trained = mode == "train" and any(spec.has_gradient for spec in specs_out)
     extra = saved_bytes_extra(node, strategy, specs_in, at) if is_trained else 0
-    work = _work(node, rule, strategy, specs_out, device, at)
+    work = replace(_work(node, rule, strategy, specs_out, device, at), launches=not fused.operands)
     forward_s = _forward_s(node, work, sizes_in, sizes_out, extra)
     backward_s = 0.0
     if is_trained:
         backward_s = _backward_s(node, work, (sizes_in, specs_in), (sizes_out, specs_out), extra)
-    return forward_s + inner[0], backward_s + inner[1]
+    return _repeated((forward_s + inner[0], backward_s + inner[1]), is_repeated and mode == "train")
+
+
+def _repeated(seconds: tuple[float, float], is_repeated: bool) -> tuple[float, float]:
+    forward_s, backward_s = seconds
+    return forward_s, backward_s + (forward_s if is_repeated else 0.0)
 
 
 def _work(

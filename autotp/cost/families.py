@@ -37,6 +37,9 @@ CREATION = _names(
 LOOKUPS = frozenset(["embedding", "index_select", "gather", "index"])
 # The gradient of the result is that of the operand, unless broadcasting must be undone.
 PASSES_GRADIENT = frozenset(["add", "sub"])
+# A compiler fuses the pointwise operators before them; those in NORMALISING also the ones after them.
+NORMALISING = _names("softmax _softmax log_softmax _log_softmax layer_norm rms_norm")
+REDUCTIONS = NORMALISING | _names("mean sum amax amin var var_mean logsumexp linalg_vector_norm")
 ATTENTION = frozenset(["scaled_dot_product_attention"])
 
 # Operators with the product rule: a factor is kept if any other factor needs a gradient.

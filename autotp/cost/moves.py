@@ -13,12 +13,17 @@ from autotp.redistribute import COLLECTIVES, Step, actions, collective
 
 @dataclass(frozen=True, slots=True)
 class StepPrice:
-    """Actions of a step and the seconds they take on the slowest rank."""
+    """Actions of a step and the seconds they take on the slowest rank; `again_s`: of a forward that is run again."""
 
     forward: str
     backward: str
     forward_s: float
     backward_s: float
+    again_s: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        return self.forward_s + self.backward_s + self.again_s
 
 
 class MovePrices:
@@ -29,10 +34,15 @@ class MovePrices:
         self._device = slowest_device(cluster, mesh)
         self._links = [cluster.link(mesh, axis) for axis in range(len(mesh.sizes))]
 
-    def of(self, step: Step, spec: TensorSpec) -> StepPrice:
-        """Price of one occurrence of a step on a tensor of whole spec `spec`; its gradient has the tensor's dtype."""
+    def of(self, step: Step, spec: TensorSpec, *, is_repeated: bool = False) -> StepPrice:
+        """Price of one occurrence of a step on a tensor of whole spec `spec`; its gradient has the tensor's dtype.
+
+        `is_repeated`: in a region whose forward is run again in backward.
+        """
         forward, backward = actions(step.source[step.axis], step.target[step.axis], has_gradient=spec.has_gradient)
-        return StepPrice(forward, backward, self._action_s(forward, step, spec), self._action_s(backward, step, spec))
+        forward_s = self._action_s(forward, step, spec)
+        backward_s = self._action_s(backward, step, spec)
+        return StepPrice(forward, backward, forward_s, backward_s, forward_s if is_repeated else 0.0)
 
     def _action_s(self, action: str, step: Step, spec: TensorSpec) -> float:
         if action == "none":

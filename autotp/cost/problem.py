@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autotp.cost.compute import operator_time_s, optimizer_time_s
+from autotp.cost.compute import optimizer_time_s
 from autotp.cost.device import Site, sites_of
 from autotp.cost.local import local_bytes, local_numel
 from autotp.cost.memory import saved_bytes_extra, saved_operands, work_bytes
 from autotp.cost.moves import MovePrices, StepPrice
+from autotp.cost.operators import OperatorPrices
 from autotp.cost.training import Training, parameter_bytes
 from autotp.graph import Graph, Node, TensorSpec, Value
 from autotp.hardware.cluster import ClusterProfile
@@ -75,6 +76,7 @@ class ProblemBuilder:
         self._graph, self._rules, self._classes = graph, rules, classes
         self._mesh, self._cluster, self._training = mesh, cluster, training
         self._sites, self._moves = sites_of(cluster, mesh), MovePrices(cluster, mesh)
+        self._operators = OperatorPrices(graph, rules, mesh, cluster, training)
         self._shares = shares or even_shares(mesh)
         self.analysis = analysis or DimAnalysis(graph, rules, classes)
         self.enumerator = Enumerator(graph, rules, self.analysis, mesh, self._shares, families)
@@ -140,13 +142,13 @@ class ProblemBuilder:
             return step_s, float(total - numel * spec.item_bytes), 0.0
         if node.kind != "op":
             return 0.0, 0.0, 0.0
-        rule = self._rules[node.name]
-        forward_s, backward_s = operator_time_s(
-            node, rule, strategy, specs, node.outputs, device, training.mode, self._mesh, self._cluster,
-            at,
-        )  # fmt: skip
-        extra = saved_bytes_extra(node, strategy, specs, at) if training.mode == "train" else 0
-        return forward_s + backward_s, float(extra), float(work_bytes(node, strategy, specs, training.mode, at))
+        micro_s = sum(self._operators.alone(node, strategy, device, at)) + sum(
+            self._operators.inside(node, strategy, device)
+        )
+        is_kept = training.mode == "train" and node.name not in self._operators.regions
+        extra = saved_bytes_extra(node, strategy, specs, at) if is_kept else 0
+        work = float(work_bytes(node, strategy, specs, training.mode, at))
+        return training.accumulation * micro_s, float(extra), work
 
     # ------------------------------------------------------------ values
 
@@ -168,10 +170,15 @@ class ProblemBuilder:
         made = [strategy.results[value.index] for strategy in self._strategies[producer]]
         wanted = [[s.operands[index] for s in self._strategies[self._index[name]]] for name, index in readers]
         ends = {*made, *itertools.chain.from_iterable(wanted)}
-        states = self._arcs(spec, tuple(sorted(ends)), ()) if value in self._written else self._states(spec, ends)
+        first = min(readers, key=lambda reader: self._index[reader[0]])[0]
+        is_repeated = first in self._operators.regions
+        if value in self._written:
+            states = self._arcs(spec, tuple(sorted(ends)), (), is_repeated)
+        else:
+            states = self._states(spec, ends, is_repeated)
         untrained = [index for index, (name, _) in enumerate(readers) if spec.has_gradient and not self._trains(name)]
         if untrained:
-            states = self._twice(states, spec)
+            states = self._twice(states, spec, is_repeated)
         half = len(states.placements) // 2
         # from the back, so that the first of two equal placements counts
         index_of = {placement: index for index, placement in reversed(list(enumerate(states.placements)))}
@@ -183,15 +190,17 @@ class ProblemBuilder:
         for position, ((name, index), wants) in enumerate(zip(readers, wanted, strict=True)):
             reader = self._graph[name]
             layer = half if position in untrained else 0
-            saves = (
-                is_training
-                and reader.kind == "op"
-                and index in saved_operands(reader, self._graph.input_specs(reader))[0]
-            )
+            kept = self._operators.is_kept(node, reader)
+            if kept is None:
+                kept = reader.kind == "op" and index in saved_operands(reader, self._graph.input_specs(reader))[0]
+            saves = is_training and kept
             consumers.append(Consumer(self._index[name], np.array([layer + index_of[w] for w in wants]), saves))
         makes = np.array([index_of[placement] for placement in made])
         keeps_own = node.kind in ("parameter", "buffer") or (
-            is_training and node.kind == "op" and value.index in saved_operands(node, self._graph.input_specs(node))[1]
+            is_training
+            and node.kind == "op"
+            and node.name not in self._operators.regions
+            and value.index in saved_operands(node, self._graph.input_specs(node))[1]
         )
         if keeps_own:  # as if the producer read its own result: shared with whoever saves it in the same placement
             consumers.append(Consumer(producer, makes, True))
@@ -201,9 +210,9 @@ class ProblemBuilder:
         )  # fmt: skip
         return flow, states
 
-    def _states(self, spec: TensorSpec, ends: set[Placement]) -> StateGraph:
+    def _states(self, spec: TensorSpec, ends: set[Placement], is_repeated: bool) -> StateGraph:
         """All placements made of the states that occur on each axis, and every one-axis step between them."""
-        key = (spec, frozenset(ends))
+        key = (spec, frozenset(ends), is_repeated)
         if key not in self._state_graphs:
             per_axis = [sorted({R, *(placement[axis] for placement in ends)}) for axis in range(len(self._mesh.axes))]
             placements = tuple(
@@ -211,11 +220,15 @@ class ProblemBuilder:
                 for placement in itertools.product(*per_axis)
                 if placement in ends or is_balanced(spec.shape, placement)
             )
-            self._state_graphs[key] = self._arcs(spec, placements, per_axis)
+            self._state_graphs[key] = self._arcs(spec, placements, per_axis, is_repeated)
         return self._state_graphs[key]
 
     def _arcs(
-        self, spec: TensorSpec, placements: Sequence[Placement], per_axis: Sequence[Sequence[State]]
+        self,
+        spec: TensorSpec,
+        placements: Sequence[Placement],
+        per_axis: Sequence[Sequence[State]],
+        is_repeated: bool,
     ) -> StateGraph:
         index_of = {placement: index for index, placement in enumerate(placements)}
         steps, prices, ends = [], [], []
@@ -230,10 +243,10 @@ class ProblemBuilder:
                     continue
                 step = Step(axis, placement, target)
                 steps.append(step)
-                prices.append(self._moves.of(step, spec))
+                prices.append(self._moves.of(step, spec, is_repeated=is_repeated))
                 ends.append((index_of[placement], index_of[target]))
         pairs = np.array(ends, dtype=np.int64).reshape(-1, 2)
-        cost_s = np.array([price.forward_s + price.backward_s for price in prices], dtype=np.float64)
+        cost_s = self._training.accumulation * np.array([price.total_s for price in prices], dtype=np.float64)
         return StateGraph(tuple(placements), tuple(steps), tuple(prices), pairs[:, 0], pairs[:, 1], cost_s)
 
     def _trains(self, name: str) -> bool:
@@ -241,11 +254,13 @@ class ProblemBuilder:
         node = self._graph[name]
         return node.kind == "output" or any(spec.has_gradient for spec in node.outputs)
 
-    def _twice(self, states: StateGraph, spec: TensorSpec) -> StateGraph:
+    def _twice(self, states: StateGraph, spec: TensorSpec, is_repeated: bool) -> StateGraph:
         """The same states with and, behind them, without a gradient."""
         size = len(states.placements)
         steps = [step for step in states.steps if step is not None]
-        untrained = tuple(self._moves.of(step, replace(spec, has_gradient=False)) for step in steps)
+        untrained = tuple(
+            self._moves.of(step, replace(spec, has_gradient=False), is_repeated=is_repeated) for step in steps
+        )
         free = (StepPrice("none", "none", 0.0, 0.0),) * size
         prices = (*states.prices, *untrained, *free)
         return StateGraph(
@@ -254,7 +269,7 @@ class ProblemBuilder:
             prices,
             np.concatenate([states.source, states.source + size, np.arange(size)]),
             np.concatenate([states.target, states.target + size, np.arange(size) + size]),
-            np.array([price.forward_s + price.backward_s for price in prices], dtype=np.float64),
+            self._training.accumulation * np.array([price.total_s for price in prices], dtype=np.float64),
         )
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from autotp.cost.compute import inner_time_s, operator_time_s, optimizer_time_s
+from autotp.cost.compute import optimizer_time_s
 from autotp.cost.local import Coordinates, local_numel
 from autotp.cost.memory import saved_bytes_extra, work_bytes
+from autotp.cost.operators import OperatorPrices
 from autotp.cost.problem import PlanningProblem
 from autotp.cost.training import Training, parameter_parts
 from autotp.graph import Node
@@ -33,6 +34,7 @@ class Summary:
         self._planning, self._solution, self._rules = planning, solution, rules
         self._mesh, self._cluster, self._training = mesh, cluster, training
         self._graph = planning.graph
+        self._operators = OperatorPrices(planning.graph, rules, mesh, cluster, training)
 
     def _chosen(self) -> Iterator[tuple[Node, Strategy, int]]:
         """(representative node, its strategy, occurrences)."""
@@ -43,14 +45,11 @@ class Summary:
             yield planning.graph[choices.name], strategies[index], choices.count
 
     def _compute(self, node: Node, strategy: Strategy, device: DeviceProfile, at: Coordinates) -> tuple[float, ...]:
-        """Seconds of one run at a site without communication: forward, backward, optimizer."""
-        training, specs = self._training, self._graph.input_specs(node)
+        """Seconds of a step at a site without communication: forward, backward, optimizer."""
+        training = self._training
         if node.kind == "op":
-            rule, mode = self._rules[node.name], training.mode
-            forward_s, backward_s = operator_time_s(
-                node, rule, strategy, specs, node.outputs, device, mode, self._mesh, at=at
-            )
-            return forward_s, backward_s, 0.0
+            forward_s, backward_s = self._operators.alone(node, strategy, device, at)
+            return training.accumulation * forward_s, training.accumulation * backward_s, 0.0
         if node.kind == "parameter" and training.mode == "train" and node.outputs[0].has_gradient:
             numel, dtype = local_numel(node.outputs[0].shape, strategy.results[0], at), node.outputs[0].dtype
             return 0.0, 0.0, optimizer_time_s(numel, dtype, training, device)
@@ -93,19 +92,18 @@ class Summary:
         found = {}
         for node, strategy, _ in self._chosen():
             if node.kind == "op":
-                forward_s, backward_s, _ = self._slowest(node, strategy)
-                inner = self._inner(node, strategy)
-                found[node.name] = (forward_s + inner[0], backward_s + inner[1])
+                seconds, inner = self._slowest(node, strategy), self._inner(node, strategy)
+                forward_s, backward_s = (
+                    (a + b) / self._training.accumulation for a, b in zip(seconds[:2], inner, strict=True)
+                )
+                found[node.name] = (forward_s, backward_s)
         return found
 
     def _inner(self, node: Node, strategy: Strategy) -> tuple[float, float]:
-        """Seconds of the communication inside a node's local operator."""
-        rule, mode = self._rules[node.name], self._training.mode
-        found = [
-            inner_time_s(node, rule, strategy, site.device, mode, self._mesh, self._cluster)
-            for site in self._planning.sites
-        ]
-        return max(found, key=sum)
+        """Seconds of a step of the communication inside a node's local operator."""
+        found = [self._operators.inside(node, strategy, site.device) for site in self._planning.sites]
+        forward_s, backward_s = max(found, key=sum)
+        return self._training.accumulation * forward_s, self._training.accumulation * backward_s
 
     def balance(self, step_s: float) -> dict[str, list[float]]:
         """Per rank: seconds it computes, and the shares of a step of `step_s` seconds in which it does and does not."""
@@ -142,9 +140,10 @@ class Summary:
         for flow, graph, arcs in zip(planning.problem.flows, planning.state_graphs, self._solution.arcs, strict=True):
             for arc in arcs:
                 price = graph.prices[arc]
-                for action, seconds in ((price.forward, price.forward_s), (price.backward, price.backward_s)):
+                forward_s = price.forward_s + price.again_s
+                for action, seconds in ((price.forward, forward_s), (price.backward, price.backward_s)):
                     if seconds:
-                        found[action] = found.get(action, 0.0) + flow.count * seconds
+                        found[action] = found.get(action, 0.0) + self._training.accumulation * flow.count * seconds
         return dict(sorted(found.items()))
 
     def memory(self, rank: int) -> dict[str, int]:
@@ -160,7 +159,7 @@ class Summary:
                 for name, num_bytes in parts.items():
                     total[name] += count * num_bytes
             elif node.kind == "op":
-                if training.mode == "train":
+                if training.mode == "train" and node.name not in self._operators.regions:
                     total["activations"] += count * int(saved_bytes_extra(node, strategy, specs, at))
                 work = int(work_bytes(node, strategy, specs, training.mode, at))
                 total["transient"] = max(total["transient"], work)

@@ -9,8 +9,6 @@ from autotp.graph import ITEM_BYTES
 # Tensors of the parameter's shape that an optimizer keeps (torch.optim with its default arguments).
 OPTIMIZER_STATES = {"none": 0, "sgd": 0, "adamw": 2}
 
-CHECKPOINTING = ("none", "selective", "full")
-
 
 def num_states(optimizer: str) -> int:
     """State tensors per parameter. Raises AutoTPError for an unknown optimizer."""

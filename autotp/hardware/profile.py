@@ -24,8 +24,7 @@ class DeviceProfile:
     - `memory_bytes`: installed memory. `process_bytes`: what a process and its communicators take of it.
     - `matmul_curves`: by dtype, products with their tile and wave steps; `matmul_rate` is for dtypes without one.
     - `operator_factors`: by operator (`gelu`, or `gelu.backward`), its measured time over the roofline's, as measured.
-    - `host_operator_s`: what the host takes to start an operator, which no operator undercuts; `step_s`: what a step
-      takes beside its operators.
+    - `host_operator_s`: what the host takes to start an operator, which no operator undercuts.
     - `operator_times_s`: by `cost.operator_key`, measured (forward, backward) seconds, which are taken instead of any model.
     - `together_factors`: by kind of work, its seconds with all ranks of a node busy, as in a step, over its seconds alone;
       all rates here are of busy ranks. `spread`: distance between quartiles over the median, of the measurements.
@@ -49,7 +48,6 @@ class DeviceProfile:
     matmul_curves: Mapping[str, MatmulCurve] = field(default_factory=dict)
     operator_factors: Mapping[str, float] = field(default_factory=dict)
     host_operator_s: float = 0.0
-    step_s: float = 0.0
     operator_times_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     together_factors: Mapping[str, float] = field(default_factory=dict)
     spread: float = 0.0

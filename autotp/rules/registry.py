@@ -52,6 +52,11 @@ def _is_tagged(op: str, tag: torch.Tag) -> bool:
     return operator is not None and tag in operator.tags
 
 
+def is_pointwise(node: Node) -> bool:
+    """Whether every element of the results depends on the elements at the same place only, broadcasting aside."""
+    return node.kind == "op" and (_is_tagged(node.op, torch.Tag.pointwise) or node.short_op in ("dropout", "to"))
+
+
 def _mutates(node: Node) -> bool:
     operator = overload(node.op)
     return operator is not None and operator._schema.is_mutable and node.short_op != "batch_norm"
