@@ -45,6 +45,9 @@ def plan(
     dtype: str | None = None,
     optimizer: str = "adamw",
     state_dtype: str | None = None,
+    checkpointing: str = "none",
+    accumulation: int = 1,
+    compiled: bool = False,
     memory_bytes: float | None = None,
     objective: str = "time",
     strategy: str = "optimal",
@@ -61,16 +64,22 @@ def plan(
     `model`: a module (with `example_inputs`: a dict of keyword or a tuple of positional arguments), or a model file.
     `mesh`: `"dp=2,tp=4"`, outermost axis first; a number of devices means `tp`; by default all devices of the cluster.
     `cluster`: a name from `autotp clusters`, a JSON file or a profile; by default `cpu` where there is no GPU.
-    `memory_bytes`: limit per device, by default what the device has. `objective`: `"time"` or `"memory"`.
-    `dynamic`: dims of the inputs whose size may differ from the example's when the module runs, `"batch"` (the first) and
-    `"seq"` (the second). `strategy`: `"optimal"`, `"greedy"`, `"replicated"` or `"megatron"`. `time_limit_s`: after it the
-    solver gives the best plan it has, with status `feasible` and its gap; None for no limit.
+    `checkpointing`: `"none"`, `"selective"` (the core of attention) or `"full"` (every block) is computed again in
+    backward. `accumulation`: micro-batches, of the size of the example, per optimizer step. `compiled`: prices are those
+    of the module under `torch.compile`. `memory_bytes`: limit per device, by default what the device has.
+    `objective`: `"time"` or `"memory"`. `dynamic`: dims of the inputs whose size may differ from the example's when the
+    module runs, `"batch"` (the first) and `"seq"` (the second). `strategy`: `"optimal"`, `"greedy"`, `"replicated"` or
+    `"megatron"`. `time_limit_s`: after it the solver gives the best plan it has, with status `feasible` and its gap; None
+    for no limit.
     `force`, `forbid`: constraints such as `"layers.*.mlp.down_proj=column"` (see `autotp.constraints`).
 
     Raises AutoTPError (and its leaves) with what is wrong and what to do.
     """
+    training = Training(
+        mode, optimizer, state_dtype, checkpointing=checkpointing, accumulation=accumulation, is_compiled=compiled
+    )
     options = Options(
-        Training(mode, optimizer, state_dtype), memory_bytes, objective, strategy, is_folded=fold,
+        training, memory_bytes, objective, strategy, is_folded=fold,
         time_limit_s=time_limit_s, is_strict=strict, solver=solver, force=tuple(force), forbid=tuple(forbid),
     )  # fmt: skip
     return timed_plan(

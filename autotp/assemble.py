@@ -34,7 +34,9 @@ def moves_of(planning: PlanningProblem, solution: Solution) -> dict[Value, tuple
             step, price = states.steps[arc], states.prices[arc]
             reached.add(int(states.target[arc]))
             if step is not None:
-                moves.append(Move(step, price.forward, price.backward, price.forward_s, price.backward_s))
+                moves.append(
+                    Move(step, price.forward, price.backward, price.forward_s, price.backward_s, price.again_s)
+                )
         if moves:
             found[value] = tuple(moves)
     return found

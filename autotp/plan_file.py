@@ -192,12 +192,13 @@ def _move(move: Move) -> dict[str, Any]:
         "backward": move.backward,
         "forward_s": move.forward_s,
         "backward_s": move.backward_s,
+        **({"again_s": move.again_s} if move.again_s else {}),
     }
 
 
 def _read_move(row: Mapping[str, Any]) -> Move:
     step = Step(row["axis"], parse_placement(row["from"]), parse_placement(row["to"]))
-    return Move(step, row["forward"], row["backward"], row["forward_s"], row["backward_s"])
+    return Move(step, row["forward"], row["backward"], row["forward_s"], row["backward_s"], row.get("again_s", 0.0))
 
 
 def _read_value(text: str) -> Value:

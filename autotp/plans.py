@@ -20,8 +20,9 @@ VERSION = 1
 class Move:
     """One step of one value: what it does forward and backward (actions of `redistribute.TABLE`), and its price.
 
-    `forward_s`, `backward_s`: seconds of one occurrence. The moves of a value form a tree that starts at the placement
-    its node makes; every consumer's wanted placement is a node of that tree.
+    `forward_s`, `backward_s`: seconds of one occurrence; `again_s`: of its forward, run again in backward.
+    The moves of a value form a tree that starts at the placement its node makes; every consumer's wanted placement is a
+    node of that tree.
     """
 
     step: Step
@@ -29,6 +30,7 @@ class Move:
     backward: str
     forward_s: float
     backward_s: float
+    again_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

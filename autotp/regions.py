@@ -13,7 +13,7 @@ from autotp.graph import Graph, Node
 CHECKPOINTING = ("none", "selective", "full")
 
 _PRODUCTS = frozenset({"matmul", "bmm", "baddbmm", "einsum"})
-_NUMBERED = re.compile(r"^((?:.*?\.)?\d+)(?:\.|$)")
+_NUMBERED = re.compile(r"^((?:.*?\.)??\d+)(?:\.|$)")
 
 
 def regions(graph: Graph, checkpointing: str) -> tuple[tuple[str, ...], ...]:

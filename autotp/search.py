@@ -8,6 +8,7 @@ from typing import Any
 from autotp.cost.problem import PlanningProblem, with_limit
 from autotp.cost.training import Training
 from autotp.errors import AutoTPError, InfeasibleError
+from autotp.regions import CHECKPOINTING
 from autotp.solver.baselines import fixed, solve_restricted
 from autotp.solver.greedy import greedy
 from autotp.solver.ilp import solve
@@ -46,12 +47,15 @@ class Options:
             ("strategy", self.strategy, STRATEGIES),
             ("mode", self.training.mode, ("train", "infer")),
             ("optimizer", self.training.optimizer, ("none", "sgd", "adamw")),
+            ("checkpointing", self.training.checkpointing, CHECKPOINTING),
             ("solver", self.solver, SOLVERS),
         ):
             if value not in known:
                 raise AutoTPError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
         if (self.force or self.forbid) and self.strategy != "optimal":
             raise AutoTPError(f"--strategy {self.strategy} leaves nothing to force or forbid: choose optimal")
+        if self.training.accumulation < 1:
+            raise AutoTPError(f"accumulation must be at least 1, not {self.training.accumulation}")
         for name, number in (("memory limit", self.memory_bytes), ("time limit", self.time_limit_s)):
             if number is not None and not number > 0:
                 raise AutoTPError(f"the {name} must be positive, not {number:g}")

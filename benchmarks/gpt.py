@@ -29,7 +29,9 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.first_norm(x)
-        query, key, value = (f(y).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        query, key, value = (
+            f(y).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value)
+        )
         scores = torch.matmul(query, key.transpose(2, 3))
         weights = F.dropout(torch.softmax(scores, -1), DROPOUT, True)
         attended = torch.matmul(weights, value).transpose(1, 2).flatten(2)

@@ -25,6 +25,11 @@ def plan(
     mode: Annotated[str, typer.Option(metavar="train|infer", help="Training step or inference.")] = "train",
     dtype: opt.Dtype = None,
     optimizer: Annotated[str, typer.Option(metavar="none|sgd|adamw", help="Whose state takes memory.")] = "adamw",
+    checkpointing: Annotated[
+        str, typer.Option(metavar="none|selective|full", help="What is computed again in backward instead of kept.")
+    ] = "none",
+    accumulation: Annotated[int, typer.Option(metavar="N", help="Micro-batches per optimizer step.")] = 1,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Prices under torch.compile.")] = False,
     memory: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Limit per device, as in 70GiB; what the device has if not given."),
@@ -89,7 +94,9 @@ def plan(
     with progress("loading") as status:
         planner, cost = load("planner"), load("cost.training")
         asked = planner.Options(
-            training=cost.Training(mode, optimizer), memory_bytes=memory_bytes, objective=objective, strategy=strategy,
+            training=cost.Training(
+                mode, optimizer, checkpointing=checkpointing, accumulation=accumulation, is_compiled=compiled
+            ), memory_bytes=memory_bytes, objective=objective, strategy=strategy,
             is_folded=not no_fold, time_limit_s=time_limit, is_strict=strict, force=tuple(force or ()),
             forbid=tuple(forbid or ()),
         )  # fmt: skip

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 MAX_LINES = 300
 
 # What a module or package of autotp may import from autotp, besides what is in its own package.
-BASE = {"errors", "mesh", "placement", "graph", "redistribute", "rules.strategy", "plans", "plan_file"}
+BASE = {"errors", "mesh", "placement", "graph", "regions", "redistribute", "rules.strategy", "plans", "plan_file"}
 STAGES = {"capture", "rules", "hardware", "cost", "solver", "rewrite", "runtime"}
 TOP = (
     BASE
@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "cost": {"errors", "mesh", "placement", "graph", "redistribute", "regions", "rules", "hardware", "solver.problem"},
     "capture": {"errors", "mesh", "placement", "graph"},
     "runtime": BASE,
-    "rewrite": BASE | {"rules", "runtime", "capture", "regions"},
+    "rewrite": BASE | {"rules", "runtime", "capture"},
     "measurement": {"errors", "plan_file"},
     "report": BASE | {"solver", "measurement"},
     "measuring": TOP | {"measurement"},

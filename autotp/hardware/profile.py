@@ -77,7 +77,6 @@ class DeviceProfile:
             launch_s=self.launch_s / speed,
             matmul_curves={dtype: curve.at_speed(speed) for dtype, curve in self.matmul_curves.items()},
             host_operator_s=self.host_operator_s / speed,
-            step_s=self.step_s / speed,
             operator_times_s={
                 key: (forward_s / speed, backward_s / speed)
                 for key, (forward_s, backward_s) in self.operator_times_s.items()

@@ -1,5 +1,6 @@
 """From a captured module and a plan to the code of one rank: local operators, and redistributions between them."""
 
+import itertools
 import operator as python_operator
 from collections.abc import Collection, Mapping
 
@@ -11,9 +12,11 @@ from autotp.graph import Graph, Node, Value
 from autotp.placement import Placement, R, State, format_placement
 from autotp.plans import Move, Plan
 from autotp.redistribute import TABLE, Step
+from autotp.regions import region_of as region_of_nodes
 from autotp.rewrite.emit import arguments_of
 from autotp.rewrite.localise import localise
 from autotp.rewrite.parameters import Init, shard_module
+from autotp.rewrite.recompute import recompute
 from autotp.rules.registry import rules_of
 from autotp.runtime.communicator import Communicator, check_axes
 from autotp.runtime.local_ops import local_operator
@@ -46,9 +49,27 @@ def rewrite(
     tree = tree or shard_module(captured, plan, rank, init=init, device=device)
     names = [name for name, _ in tree.named_children()]
     rewriter = _Rewriter(graph, plan, rank, communicators, names)
+    region_of = region_of_nodes(graph, checkpointing_of(plan))
+    found: dict[int, list[fx.Node]] = {}
     for node in captured.graph.nodes:
-        rewriter.add(node)
-    return _with_tree(rewriter, tree)
+        emitted = rewriter.add(node)
+        region = region_of.get(owner_of(node))
+        if region is not None:
+            found.setdefault(region, []).extend(emitted)
+    module = _with_tree(rewriter, tree)
+    recompute(module, [nodes for _, nodes in sorted(found.items())])
+    return module
+
+
+def checkpointing_of(plan: Plan) -> str:
+    """What the plan computes again in backward; nothing where it does not say, or is not for training."""
+    return str(plan.summary.get("training", {}).get("checkpointing", "none")) if plan.mode == "train" else "none"
+
+
+def owner_of(captured: fx.Node) -> str:
+    """The operator that a captured node belongs to: a getitem to the call whose result it takes."""
+    is_item = captured.op == "call_function" and captured.target is python_operator.getitem
+    return str(captured.args[0]) if is_item else captured.name
 
 
 def check(graph: Graph, plan: Plan) -> None:
@@ -77,8 +98,14 @@ class _Rewriter:
         self._placed: dict[tuple[Value, Placement], fx.Node] = {}
         self._moves = {value: {move.step.target: move for move in moves} for value, moves in plan.moves.items()}
 
-    def add(self, captured: fx.Node) -> None:
-        """Emit one node of the captured graph, after the moves that it needs first."""
+    def add(self, captured: fx.Node) -> list[fx.Node]:
+        """Emit one node of the captured graph, after the moves that it needs first; all that was emitted."""
+        before = len(self.graph.nodes)
+        self._add(captured)
+        added = len(self.graph.nodes) - before
+        return list(itertools.islice(reversed(self.graph.nodes), added))[::-1]
+
+    def _add(self, captured: fx.Node) -> None:
         if captured.op == "call_function" and captured.target is python_operator.getitem:
             self._add_item(captured)
             return

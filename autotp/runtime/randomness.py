@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from autotp.runtime.local_ops_find import find_operator
 from autotp.runtime.local_ops_random import Seeded
+from autotp.runtime.recompute import Recomputed
 
 PROBABILITIES = ("p", "dropout_p", "dropout")  # the argument's name in torch's schemas
 # What every element becomes. Stochastic depth adds a uniform number to what it keeps, and takes the floor: kept.
@@ -80,6 +81,9 @@ def without_randomness(module: fx.GraphModule) -> None:
         if node.op == "call_module" and (name in VALUES or name == "randperm"):
             module.set_submodule(str(node.target), FixedDraws(module.get_submodule(str(node.target)).op))  # type: ignore[arg-type]
     module.recompile()
+    for child in module.children():
+        if isinstance(child, Recomputed):
+            without_randomness(child.region)
 
 
 def _operator(module: fx.GraphModule, node: fx.Node) -> "torch._ops.OpOverload | None":
