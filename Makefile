@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-zoo lint bench clean
+.PHONY: demo test test-zoo test-ops lint bench clean
 .DEFAULT_GOAL := test
 
 demo: .venv/.ready
@@ -21,6 +21,11 @@ test: .venv/.ready
 # Every model of the zoo on simulated ranks and over gloo, some twenty minutes of one core; docs/coverage/models.json.
 test-zoo: .venv/.ready
 	$(BIN)/python tests/zoo/zoo_coverage.py
+
+# Torch's own samples of every operator under every strategy; its table stands in docs/coverage.md.
+test-ops: .venv/.ready
+	$(BIN)/python tests/rules/sweep.py
+	$(BIN)/python tests/coverage_page.py
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

@@ -79,6 +79,7 @@ MAY_IMPORT = {
     "compare": BASE | {"report"},
     "what_if": {"errors", "hardware", "report.units"},
     "constraints": TOP | {"report.words", "report.layer_rows"},
+    "check": BASE | {"rules", "rewrite", "runtime"},
 }
 NO_TORCH = (
     "errors",

@@ -6,6 +6,15 @@ from typing import Any
 
 from autotp.rewrite.share import Share
 
+RESHAPES = (
+    *("view", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "ravel", "_reshape_alias"),
+    *("view_copy", "squeeze_copy", "unsqueeze_copy", "atleast_1d", "atleast_2d", "atleast_3d"),
+)
+SPLITS = (
+    *("split", "chunk", "tensor_split", "hsplit", "vsplit", "dsplit"),
+    *("unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk", "split_copy", "split_with_sizes_copy"),
+)
+
 Change = Callable[[Share], Mapping[str, Any]]
 
 
@@ -14,7 +23,9 @@ def _result_shape(name: str) -> Change:
 
 
 def _split_sizes(share: Share) -> dict[str, Any]:
-    dim = int(share.node.argument("dim", 0))
+    fixed = {"h": 1 if len(share.results[0]) > 1 else 0, "v": 0, "d": 2}
+    name = share.node.short_op
+    dim = fixed[name[0]] if name[1:] == "split" else int(share.node.argument("dim", 0))
     return {"split_sizes": tuple(shape[dim] for shape in share.results), "dim": dim}
 
 
@@ -56,36 +67,28 @@ def _interleaved(share: Share) -> dict[str, Any]:
     return {"repeats": share.size("repeats"), "output_size": None}
 
 
-def _groups(share: Share) -> dict[str, Any]:
-    return {"groups": share.size("g")} if "g" in share.rule.extents else {}
-
-
-def _num_groups(share: Share) -> dict[str, Any]:
-    return {"num_groups": share.size("g")}
+def _cross_dim(share: Share) -> dict[str, Any]:
+    """Without a dim torch takes the first one of size 3, which a shard may have elsewhere."""
+    (dim,) = (i for i, letters in enumerate(share.rule.results[0]) if share.rule.whole & set(letters.letters))
+    return {"dim": dim}
 
 
 ARGUMENTS: dict[str, Change] = {
-    **dict.fromkeys(
-        ("view", "reshape", "_unsafe_view", "flatten", "squeeze", "unsqueeze", "ravel"), _result_shape("shape")
-    ),
-    "unflatten": _result_shape("shape"),
-    **dict.fromkeys(("expand", "broadcast_to"), _result_shape("size")),
-    **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split"), _split_sizes),
-    **dict.fromkeys(("slice", "narrow"), _slice),
+    **dict.fromkeys((*RESHAPES, "reshape"), _result_shape("shape")),
+    **dict.fromkeys(("expand", "broadcast_to", "expand_copy", "sum_to_size"), _result_shape("size")),
+    **dict.fromkeys((*SPLITS, "split_with_sizes"), _split_sizes),
+    **dict.fromkeys(("slice", "narrow", "slice_copy", "narrow_copy"), _slice),
+    "cross": _cross_dim,
     "repeat": _repeats("repeats"),
     "tile": _repeats("dims"),
     "repeat_interleave": _interleaved,
-    **dict.fromkeys([f"conv{n}d" for n in (1, 2, 3)] + [f"conv_transpose{n}d" for n in (1, 2, 3)], _groups),
-    "group_norm": _num_groups,
-    **dict.fromkeys(("zeros", "ones", "full", "empty", "rand", "randn", "randint"), _result_shape("size")),
+    **dict.fromkeys(("zeros", "ones", "full", "empty", "rand", "randn", "randint", "normal"), _result_shape("size")),
     **dict.fromkeys(("new_zeros", "new_ones", "new_full", "new_empty"), _result_shape("size")),
 }
 
 # a shard need not have the strides of the whole, so that a view of it may be impossible
 RENAMED = {
-    **dict.fromkeys(
-        ("view", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "ravel"), "aten.reshape.default"
-    ),
+    **dict.fromkeys(RESHAPES, "aten.reshape.default"),
     "view_as": "aten.reshape_as.default",
-    **dict.fromkeys(("split", "chunk", "tensor_split"), "aten.split_with_sizes.default"),
+    **dict.fromkeys(SPLITS, "aten.split_with_sizes.default"),
 }

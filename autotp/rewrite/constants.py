@@ -24,12 +24,20 @@ def _embedding(share: Share) -> Constants:
     return {"held": share.held("v")}, ()
 
 
+def _embedding_bag(share: Share) -> Constants:
+    return {"op": share.node.op, "held": share.held("v"), "num_rows": share.extent("v")}, ()
+
+
+def _grouped_mm(share: Share) -> Constants:
+    return {"op": share.node.op, "held": share.held("g")}, ()
+
+
 def _mean(share: Share) -> Constants:
     return {"count": math.prod(map(share.extent, share.rule.summed))}, ()
 
 
 def _mean_loss(share: Share) -> Constants:
-    return {"op": share.node.op, "count": math.prod(share.rule.extents.values())}, ()
+    return {"op": share.node.op, "count": math.prod(map(share.extent, share.rule.summed))}, ()
 
 
 def _tokens(share: Share) -> tuple[str, ...]:
@@ -64,8 +72,11 @@ LOCAL: dict[str, Callable[[Share], Constants]] = {
     "seeded": _seeded,
     "empty": _empty,
     "embedding": _embedding,
+    "embedding_bag": _embedding_bag,
+    "grouped_mm": _grouped_mm,
     "mean": _mean,
     "mean_loss": _mean_loss,
+    "ctc_mean": _mean_loss,
     "nll_loss": _nll_loss,
     "cross_entropy": _cross_entropy,
     "batch_norm": _batch_norm,

@@ -55,6 +55,7 @@ def localise(node: Node, rule: OpRule, strategy: Strategy, mesh: Mesh, coordinat
     if cut or is_view:
         op = RENAMED.get(node.short_op, node.op)
         arguments = dict(ARGUMENTS[node.short_op](share)) if node.short_op in ARGUMENTS else {}
+        arguments |= {name: share.size(letter) for name, letter in rule.local_sizes.items()}
     if not local and _is_empty(share):
         local = {"empty"}
     if not local:
@@ -65,6 +66,10 @@ def localise(node: Node, rule: OpRule, strategy: Strategy, mesh: Mesh, coordinat
 
 # beginnings of names of operators that torch refuses, or crashes, to run on nothing
 REFUSE_EMPTY = (
+    "_grouped_mm",
+    "addmv",
+    "bilinear",
+    "ctc_loss",
     "conv",
     "max",
     "min",
@@ -88,6 +93,10 @@ REFUSE_EMPTY = (
 
 
 def _is_empty(share: Share) -> bool:
-    """Whether the rank has nothing to do, for operators that torch refuses to run on nothing."""
-    shapes = [*share.results, *share.operands]
-    return share.node.short_op.startswith(REFUSE_EMPTY) and any(math.prod(shape) == 0 for shape in shapes)
+    """Whether the rank makes nothing, or reads nothing for an operator that torch refuses to run on nothing."""
+    if not share.operands:
+        return False
+    made, read = ([math.prod(shape) == 0 for shape in shapes] for shapes in (share.results, share.operands))
+    if share.node.short_op.startswith(REFUSE_EMPTY):
+        return any(made) or any(read)
+    return all(made)

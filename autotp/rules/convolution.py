@@ -19,6 +19,7 @@ def convolution(call: Call) -> OpRule:
         whole=f"*s *t {space}",
         additive="bias",
         linear=("input bias", "weight bias"),
+        local_sizes={"groups": "g"},
         work=(2.0, f"n g o c {space} *t"),
     )
 
@@ -36,6 +37,7 @@ def transposed_convolution(call: Call) -> OpRule:
         whole=f"*s *t {space}",
         additive="bias",
         linear=("input bias", "weight bias"),
+        local_sizes={"groups": "g"},
         work=(2.0, f"n g o c {space} *s"),
     )
 
@@ -54,11 +56,6 @@ def pooling(call: Call) -> OpRule:
     )
 
 
-def interpolation(call: Call) -> OpRule:
-    """Resizing: batch and channels are free; every mode but the nearest index is a weighted sum, and that one too."""
-    return rule(call, "input[n c *s] self[n c *s] -> [n c *t]", whole="*s *t", linear=("input", "self"))
-
-
 RULES: dict[str, RuleFunction] = {
     **dict.fromkeys(["conv1d", "conv2d", "conv3d"], convolution),
     **dict.fromkeys(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"], transposed_convolution),
@@ -66,8 +63,5 @@ RULES: dict[str, RuleFunction] = {
         [f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for n in (1, 2, 3)]
         + ["max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices"],
         pooling,
-    ),
-    **dict.fromkeys(
-        ["upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_linear1d"], interpolation
     ),
 }

@@ -1,7 +1,6 @@
 """Tensors made from nothing: every rank makes its own part, unless the values depend on the position."""
 
 from autotp.rules.call import Call, RuleFunction
-from autotp.rules.indexing import nothing_split
 from autotp.rules.notation import build, letters_of, unread
 from autotp.rules.rule import OpRule
 
@@ -23,5 +22,4 @@ def random(call: Call) -> OpRule:
 RULES: dict[str, RuleFunction] = {
     **dict.fromkeys(["zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty"], constant),
     **dict.fromkeys(["rand", "randn", "randint"], random),
-    **dict.fromkeys(["arange", "linspace", "eye", "scalar_tensor", "tril_indices", "triu_indices"], nothing_split),
 }

@@ -60,7 +60,7 @@ def nll_loss(call: Call) -> OpRule:
 def elementwise_loss(call: Call) -> OpRule:
     """A loss of every element, then none, mean or sum of all."""
     reduction = call.literal("reduction", MEAN)
-    text = "self[...] target[...] weight[...] pos_weight[...] -> "
+    text = "self[...] input[...] input1[...] input2[...] target[...] weight[...] pos_weight[...] -> "
     if reduction == 0:
         return rule(call, text + "[...]")
     return rule(call, text + "[]", summed="*i", local={"*i": "mean_loss"} if reduction == MEAN else None)
@@ -79,6 +79,7 @@ RULES: dict[str, RuleFunction] = {
             "binary_cross_entropy",
             "binary_cross_entropy_with_logits",
             "soft_margin_loss",
+            *("margin_ranking_loss", "hinge_embedding_loss", "poisson_nll_loss"),
         ],
         elementwise_loss,
     ),

@@ -92,6 +92,8 @@ def build(
     additive: frozenset[int] = frozenset(),
     linear: Iterable[frozenset[int]] = (),
     local: Mapping[str, str] | None = None,
+    local_sizes: Mapping[str, str] | None = None,
+    copied: Iterable[int] = (),
     work: tuple[float, Iterable[str]] = (0.0, ()),
 ) -> OpRule:
     """A rule from the letters of every dim; `*s` among `summed`, `whole` or `work` is every letter of that run."""
@@ -127,6 +129,8 @@ def build(
         local={
             letter: op for name, op in (local or {}).items() for letter in (("*",) if name == "*" else expand((name,)))
         },
+        local_sizes={argument: letter for argument, letter in (local_sizes or {}).items() if letter in kept},
+        copied=frozenset(copied),
         work=(work[0], expand(work[1])),
     )
 
@@ -142,6 +146,8 @@ def rule(
     sizes: Mapping[str, int] | None = None,
     inner: Mapping[str, tuple[Inner, ...]] | None = None,
     local: Mapping[str, str] | None = None,
+    local_sizes: Mapping[str, str] | None = None,
+    copied: Iterable[int] = (),
     work: tuple[float, str] = (0.0, ""),
 ) -> OpRule:
     """A rule from its text. Letters and argument names are separated by spaces; `linear` has one string per set.
@@ -172,6 +178,8 @@ def rule(
         additive=call.indices(*additive.split()),
         linear=[found for names in linear if (found := call.indices(*names.split()))],
         local=local,
+        local_sizes=local_sizes,
+        copied=copied,
         work=(work[0], work[1].split()),
     )
 

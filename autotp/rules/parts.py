@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from autotp.graph import Node, Operand
 from autotp.rules.call import Call, RuleFunction
+from autotp.rules.indexing import nothing_split
 from autotp.rules.notation import Concat, Tokens, build, letters_of, unread
 from autotp.rules.rule import OpRule
 
@@ -34,7 +35,12 @@ def parts_of(row: Tokens, dim: int, sizes: Sequence[int]) -> tuple[Tokens, list[
 
 def split(call: Call) -> OpRule:
     """split, split_with_sizes, chunk, tensor_split: the sizes are those of the results."""
-    dim = call.dim()
+    return split_along(call, call.dim())
+
+
+def split_along(call: Call, dim: int) -> OpRule:
+    if len(call.specs) > 1:  # where to split is in a tensor
+        return nothing_split(call)
     sizes = [shape[dim] for shape in call.results]
     row, parts, whole = parts_of(letters_of(len(call.specs[0].shape)), dim, sizes)
     extents = {"parts": len(sizes)} if "parts" in whole else {}
@@ -42,17 +48,48 @@ def split(call: Call) -> OpRule:
 
 
 def cat(call: Call) -> OpRule:
-    dim = call.dim(num_dims=len(call.results[0]))
-    shapes = [spec.shape for spec in call.specs]
-    everything = (frozenset(range(len(shapes))),)
-    if any(len(shape) != len(call.results[0]) for shape in shapes):  # torch lets an empty 1-d tensor pass
-        rows = [letters_of(len(shape), f"t{i}_") for i, shape in enumerate(shapes)]
-        names = [letter for row in [*rows, letters_of(len(call.results[0]))] for (letter,) in row]
-        return build(call, rows, [letters_of(len(call.results[0]))], whole=names, linear=everything)
-    sizes = [shape[dim] for shape in shapes]
-    row, parts, whole = parts_of(letters_of(len(shapes[0])), dim, sizes)
+    if any(len(spec.shape) != len(call.results[0]) for spec in call.specs):  # torch lets an empty 1-d tensor pass
+        return all_whole(call)
+    return cat_along(call, call.dim(num_dims=len(call.results[0])))
+
+
+def cat_along(call: Call, dim: int) -> OpRule:
+    sizes = [spec.shape[dim] for spec in call.specs]
+    row, parts, whole = parts_of(letters_of(len(call.results[0])), dim, sizes)
     extents = {"parts": len(sizes)} if "parts" in whole else {}
-    return build(call, parts, [row], sizes=extents, whole=whole, linear=everything)
+    return build(call, parts, [row], sizes=extents, whole=whole, linear=[frozenset(range(len(sizes)))])
+
+
+def split_at(call: Call) -> OpRule:
+    """hsplit, vsplit, dsplit: split of a fixed dim."""
+    rank = len(call.specs[0].shape)
+    return split_along(call, {"h": 0 if rank == 1 else 1, "v": 0, "d": 2}[call.node.short_op[0]])
+
+
+def joined(call: Call) -> OpRule:
+    """hstack, vstack, dstack, column_stack: a cat of tensors with the result's dims; those that get new dims are whole."""
+    rank = len(call.results[0])
+    if any(len(spec.shape) != rank for spec in call.specs):
+        return all_whole(call)
+    dim = {"h": 0 if rank == 1 else 1, "v": 0, "d": 2, "c": 1}[call.node.short_op[0]]
+    return cat_along(call, dim)
+
+
+def all_whole(call: Call) -> OpRule:
+    rows = [letters_of(len(shape), f"t{i}_") for i, shape in enumerate([s.shape for s in call.specs] + [*call.results])]
+    names = [letter for row in rows for (letter,) in row]
+    everything = frozenset(range(len(call.specs)))
+    return build(call, rows[: len(call.specs)], rows[len(call.specs) :], whole=names, linear=[everything])
+
+
+def meshgrid(call: Call) -> OpRule:
+    """Every operand has a dim of its own in all results; `xy` swaps the first two."""
+    names = [f"g{i}" for i in range(len(call.specs))]
+    rows = [((name,),) * len(spec.shape) for name, spec in zip(names, call.specs, strict=True)]
+    if call.literal("indexing", "ij") == "xy" and len(names) > 1:
+        names[:2] = names[1::-1]
+    result = tuple((name,) for name in names)
+    return build(call, rows, [result] * len(call.results), linear=[frozenset(range(len(rows)))])
 
 
 def unbind(call: Call) -> OpRule:
@@ -70,7 +107,9 @@ def stack(call: Call) -> OpRule:
 
 def is_plain_slice(node: Node) -> bool:
     """Whether a node is a slice or narrow with literal bounds."""
-    return node.short_op in ("slice", "narrow") and not isinstance(node.argument("start"), Operand)
+    return node.short_op in ("slice", "narrow", "slice_copy", "narrow_copy") and not isinstance(
+        node.argument("start"), Operand
+    )
 
 
 def slice_bounds(call: Call) -> tuple[int, int, int, int]:
@@ -151,7 +190,8 @@ def roll(call: Call) -> OpRule:
 
 
 def flip(call: Call) -> OpRule:
-    return _same_rows(call, call.dims("dims", empty_is_all=False))
+    fixed = {"fliplr": (1,), "flipud": (0,)}.get(call.node.short_op)
+    return _same_rows(call, call.dims("dims", empty_is_all=False) if fixed is None else fixed)
 
 
 def triangle(call: Call) -> OpRule:
@@ -166,16 +206,25 @@ def _same_rows(call: Call, dims: Iterable[int]) -> OpRule:
 
 
 RULES: dict[str, RuleFunction] = {
-    **dict.fromkeys(["split", "split_with_sizes", "chunk", "tensor_split"], split),
+    **dict.fromkeys(
+        [
+            *("split", "split_with_sizes", "chunk", "tensor_split"),
+            *("unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk", "split_copy", "split_with_sizes_copy"),
+        ],
+        split,
+    ),
+    **dict.fromkeys(["hsplit", "vsplit", "dsplit"], split_at),
     **dict.fromkeys(["cat", "concat", "concatenate"], cat),
-    "unbind": unbind,
+    **dict.fromkeys(["hstack", "vstack", "dstack", "column_stack"], joined),
+    "meshgrid": meshgrid,
+    **dict.fromkeys(["unbind", "unbind_copy"], unbind),
     "stack": stack,
-    **dict.fromkeys(["slice", "narrow"], slice_),
-    "select": select,
+    **dict.fromkeys(["slice", "narrow", "slice_copy", "narrow_copy"], slice_),
+    **dict.fromkeys(["select", "select_copy"], select),
     "slice_scatter": slice_scatter,
     "select_scatter": select_scatter,
     **dict.fromkeys(["pad", "constant_pad_nd"], pad),
     "roll": roll,
-    "flip": flip,
+    **dict.fromkeys(["flip", "fliplr", "flipud"], flip),
     **dict.fromkeys(["tril", "triu"], triangle),
 }

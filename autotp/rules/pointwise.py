@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from autotp.graph import FLOATS
 from autotp.rules.call import Call, RuleFunction
-from autotp.rules.notation import build, fit_row
+from autotp.rules.notation import build, fit_row, rule
 from autotp.rules.rule import OpRule
 
 Sets = Iterable[frozenset[int]]
@@ -83,14 +83,59 @@ def dropout(call: Call) -> OpRule:
     return random(call) if training and call.literal("p", 0.5) > 0 else proportional(call)
 
 
+def normal(call: Call) -> OpRule:
+    """Draws around a tensor of means or deviations; of a given size where both are numbers."""
+    if call.specs:
+        return random(call)
+    return build(call, [], [fit_row("...", len(call.results[0]))], local={"*": "seeded"})
+
+
+def leaky(call: Call) -> OpRule:
+    """rrelu draws its slopes in training."""
+    return random(call) if call.literal("training", False) else elementwise(call)
+
+
+def channel_dropout(call: Call) -> OpRule:
+    """Whole channels are dropped, by one draw for each: space may not be cut, its ranks would draw differently."""
+    if not call.literal("train", True) or call.literal("p", 0.5) == 0:
+        return proportional(call)
+    row = fit_row("...", len(call.specs[0].shape))
+    return build(call, [row], [row], local={"*": "seeded"}, whole=[letter for dim in row[2:] for letter in dim])
+
+
+def gated(call: Call) -> OpRule:
+    """glu: the first half of the dim times the gate, the second half."""
+    row = fit_row("...", len(call.specs[0].shape))
+    dim = call.dim(default=-1)
+    operand = tuple(("halves", *letters) if i == dim else letters for i, letters in enumerate(row))
+    return build(call, [operand], [row], sizes={"halves": 2}, whole=["halves"])
+
+
+def prelu(call: Call) -> OpRule:
+    """A slope for every channel, or one for all."""
+    return rule(
+        call, "self[n c *s] weight[c] -> [n c *s]" if len(call.shape("self")) > 1 else "self[n] weight[c] -> [n]"
+    )
+
+
+def broadcast_tensors(call: Call) -> OpRule:
+    return elementwise(call, [frozenset(range(len(call.specs)))])
+
+
+def pairs_of_numbers(call: Call) -> OpRule:
+    """view_as_real and view_as_complex: the last dim, of two, is whole."""
+    if call.node.short_op == "view_as_real":
+        return rule(call, "self[...] -> [... two]", whole="two", linear=("self",))
+    return rule(call, "self[... two] -> [...]", whole="two", linear=("self",))
+
+
 def copied(call: Call) -> OpRule:
     """`copy(self, src)` has the values of src."""
     return elementwise(call, [call.indices("src")])
 
 
 RULES: dict[str, RuleFunction] = {
-    "add": additive,
-    "sub": additive,
+    **dict.fromkeys(["add", "sub", "subtract", "rsub"], additive),
     "mul": multiplicative,
     "multiply": multiplicative,
     "div": divided,
@@ -101,17 +146,33 @@ RULES: dict[str, RuleFunction] = {
     "lerp": interpolated,
     "addcmul": multiplied_and_added,
     "addcdiv": divided_and_added,
-    "dropout": dropout,
-    "bernoulli": random,
-    "rand_like": random,
-    "randn_like": random,
-    "randint_like": random,
+    **dict.fromkeys(["dropout", "alpha_dropout"], dropout),
+    **dict.fromkeys(["feature_dropout", "feature_alpha_dropout"], channel_dropout),
+    **dict.fromkeys(
+        [
+            *("bernoulli", "rand_like", "randn_like", "randint_like", "uniform", "exponential", "normal_functional"),
+            *("log_normal", "geometric", "cauchy", "random", "poisson", "binomial", "_standard_gamma"),
+        ],
+        random,
+    ),
+    "normal": normal,
+    "rrelu": leaky,
+    "glu": gated,
+    "prelu": prelu,
+    "_prelu_kernel": elementwise,
+    "broadcast_tensors": broadcast_tensors,
+    **dict.fromkeys(["view_as_real", "view_as_complex"], pairs_of_numbers),
+    **dict.fromkeys(
+        ["hardswish", "log_sigmoid", "isclose", "isreal", "special_ndtr", "special_polygamma"], elementwise
+    ),
+    **dict.fromkeys(["complex", "polar", "real", "imag", "chalf", "resolve_conj", "resolve_neg"], elementwise),
     "copy": copied,
     "neg": proportional,
     "negative": proportional,
     "clone": proportional,
     "contiguous": proportional,
     "alias": proportional,
+    "alias_copy": proportional,
     "detach": proportional,
     "lift_fresh_copy": proportional,
     "to": proportional,

@@ -8,18 +8,30 @@ from autotp.errors import RuleError
 from autotp.graph import Graph, Node, TensorSpec, Value
 from autotp.rules import (
     attention,
+    bags,
     convolution,
     creation,
+    diagonals,
+    fourier,
+    grouped,
     indexing,
+    linalg,
     losses,
+    losses_of_vectors,
     matmul,
     normalise,
     parts,
     pointwise,
+    products,
+    recurrent,
     reductions,
+    resize,
     views,
+    whole,
 )
 from autotp.rules.call import Call, RuleFunction
+from autotp.rules.custom import CUSTOM
+from autotp.rules.names import overload
 from autotp.rules.rule import OpRule
 
 TABLE: Mapping[str, RuleFunction] = {
@@ -34,17 +46,17 @@ TABLE: Mapping[str, RuleFunction] = {
     **indexing.RULES,
     **losses.RULES,
     **creation.RULES,
+    **bags.RULES,
+    **diagonals.RULES,
+    **fourier.RULES,
+    **grouped.RULES,
+    **linalg.RULES,
+    **losses_of_vectors.RULES,
+    **products.RULES,
+    **recurrent.RULES,
+    **resize.RULES,
+    **whole.RULES,
 }
-
-
-def overload(op: str) -> "torch._ops.OpOverload | None":
-    """The torch operator of a name like `aten.add.Tensor`; None where it is not one."""
-    found: object = torch.ops
-    for part in op.split("."):
-        found = getattr(found, part, None)
-        if found is None:
-            return None
-    return found if isinstance(found, torch._ops.OpOverload) else None
 
 
 def _is_tagged(op: str, tag: torch.Tag) -> bool:
@@ -64,6 +76,8 @@ def _mutates(node: Node) -> bool:
 
 def function_of(node: Node) -> RuleFunction | None:
     """The row of the table for a node, torch's pointwise tag included; None for an operator that has no rule."""
+    if node.op in CUSTOM:
+        return CUSTOM[node.op]
     if _mutates(node):  # what is left of in-place operators are updates of buffers, which are whole
         return indexing.nothing_split
     if node.short_op in ("max", "min") and node.argument("other") is not None:

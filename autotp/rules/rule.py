@@ -53,6 +53,8 @@ class OpRule:
     - `local`: letters whose cut needs another local operator than the original, by the operator's name in
       `runtime.local_ops`; `"*"` for one that is needed under every cut. Absent letters run the original operator with
       its shape arguments made local.
+    - `local_sizes`: literal arguments that name the size of a letter: ranks are given their own.
+    - `copied`: results that every rank computes whole where they have no cut letter: they depend on no cut operand.
     - `work`: (scale, letters): floating-point operations of the forward pass are scale times the product of the extents.
     """
 
@@ -65,6 +67,8 @@ class OpRule:
     additive: frozenset[int] = frozenset()
     linear: tuple[frozenset[int], ...] = ()
     local: Mapping[str, str] = field(default_factory=dict)
+    local_sizes: Mapping[str, str] = field(default_factory=dict)
+    copied: frozenset[int] = frozenset()
     work: tuple[float, tuple[str, ...]] = (0.0, ())
 
     def __str__(self) -> str:
@@ -149,7 +153,9 @@ def states(rule: OpRule, cut: Cut) -> tuple[tuple[State, ...], tuple[State, ...]
     ]
     inside = any(letter in rule.inner for letter in cut)
     missing = P if is_partial else R if inside else None
-    results = [_row_state(row, cut, rule.extents, missing) for row in rule.results]
+    results = [
+        _row_state(row, cut, rule.extents, R if i in rule.copied else missing) for i, row in enumerate(rule.results)
+    ]
     if None in operands or None in results:
         return None
     return tuple(s for s in operands if s), tuple(s for s in results if s)

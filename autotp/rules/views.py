@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from autotp.graph import Operand
 from autotp.rules.call import Call, RuleFunction
+from autotp.rules.indexing import nothing_split
 from autotp.rules.notation import Shape, Tokens, build, fit_row, letters_of
 from autotp.rules.rule import OpRule
 
@@ -65,6 +66,11 @@ def reshape(call: Call) -> OpRule:
     return build(call, [operand, *others], [result], sizes=extents, whole=whole, linear=FIRST)
 
 
+def at_least(call: Call) -> OpRule:
+    """atleast_1d, ...: of several tensors at once none is cut."""
+    return reshape(call) if len(call.results) == 1 else nothing_split(call)
+
+
 def expand(call: Call) -> OpRule:
     """Dims that are made larger have a letter in the result alone: every rank makes its own copies."""
     rows = [fit_row("...", len(call.specs[0].shape)), *(fit_row("...", len(spec.shape)) for spec in call.specs[1:])]
@@ -111,6 +117,8 @@ def repeat(call: Call) -> OpRule:
     """Repeats of a dim are its major factor, which only the result has."""
     repeats = call.literal("repeats", call.literal("dims"))
     rank = len(call.specs[0].shape)
+    if 0 in repeats:
+        return nothing_split(call)
     repeats = (1,) * (rank - len(repeats)) + tuple(repeats)
     row, result = letters_of(rank), letters_of(len(repeats))
     new = len(repeats) - rank
@@ -145,14 +153,16 @@ RULES: dict[str, RuleFunction] = {
             "ravel",
             "view_as",
             "reshape_as",
+            *("view_copy", "squeeze_copy", "unsqueeze_copy", "_reshape_alias"),
         ],
         reshape,
     ),
-    **dict.fromkeys(["expand", "expand_as", "broadcast_to"], expand),
-    **dict.fromkeys(["transpose", "swapaxes", "swapdims"], transpose),
-    **dict.fromkeys(["t", "numpy_T"], reverse_dims),
-    **dict.fromkeys(["mT", "adjoint"], swap_last),
-    "permute": permute,
+    **dict.fromkeys(["atleast_1d", "atleast_2d", "atleast_3d"], at_least),
+    **dict.fromkeys(["expand", "expand_as", "broadcast_to", "expand_copy"], expand),
+    **dict.fromkeys(["transpose", "swapaxes", "swapdims", "transpose_copy"], transpose),
+    **dict.fromkeys(["t", "numpy_T", "t_copy"], reverse_dims),
+    **dict.fromkeys(["mT", "adjoint", "mH", "matrix_H"], swap_last),
+    **dict.fromkeys(["permute", "permute_copy"], permute),
     **dict.fromkeys(["movedim", "moveaxis"], movedim),
     **dict.fromkeys(["repeat", "tile"], repeat),
     "repeat_interleave": repeat_interleave,

@@ -12,9 +12,11 @@ from torch import nn
 
 from autotp.errors import RuleError
 from autotp.runtime.communicator import Communicator
+from autotp.runtime.local_ops_bag import EmbeddingBagShard
 from autotp.runtime.local_ops_embedding import EmbeddingShard
 from autotp.runtime.local_ops_empty import EmptyShard
-from autotp.runtime.local_ops_loss import CrossEntropyShard, MeanLossShard, MeanShard, NllLossShard
+from autotp.runtime.local_ops_grouped import GroupedShard
+from autotp.runtime.local_ops_loss import CrossEntropyShard, CtcMeanShard, MeanLossShard, MeanShard, NllLossShard
 from autotp.runtime.local_ops_norm import BatchNormShard
 from autotp.runtime.local_ops_random import Seeded, set_base_seed
 
@@ -22,10 +24,13 @@ __all__ = ["LOCAL_OPERATORS", "local_operator", "set_base_seed"]
 
 LOCAL_OPERATORS: dict[str, type[nn.Module]] = {
     "embedding": EmbeddingShard,
+    "embedding_bag": EmbeddingBagShard,
+    "grouped_mm": GroupedShard,
     "cross_entropy": CrossEntropyShard,
     "nll_loss": NllLossShard,
     "mean": MeanShard,
     "mean_loss": MeanLossShard,
+    "ctc_mean": CtcMeanShard,
     "batch_norm": BatchNormShard,
     "seeded": Seeded,
     "empty": EmptyShard,

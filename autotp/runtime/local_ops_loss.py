@@ -57,6 +57,25 @@ class MeanLossShard(nn.Module):
         return f"{self.op}, count={self.count}"
 
 
+class CtcMeanShard(nn.Module):
+    """ctc_loss, mean over samples that are cut: every sample's loss is divided by the length of its target first."""
+
+    def __init__(self, communicators: Communicators, op: str, count: int) -> None:
+        super().__init__()
+        self.op, self.count = op, count
+        self._operator = find_operator(op)
+
+    def forward(self, log_probs: Tensor, targets: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if log_probs.shape[1] == 0:  # which torch refuses; the sum keeps log_probs in the autograd graph
+            return log_probs.sum()
+        losses: Tensor = call_with(self._operator, (log_probs, targets, *args), kwargs, reduction=NONE)
+        lengths: Tensor = args[1]
+        return (losses / lengths.clamp(min=1).to(losses.dtype)).sum() / self.count
+
+    def extra_repr(self) -> str:
+        return f"count={self.count}"
+
+
 def call_with(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any], **changed: Any) -> Any:
     """Call an operator with some arguments changed, by schema name."""
     names = [argument.name for argument in operator._schema.arguments]

@@ -3,8 +3,9 @@
 from typing import Any
 
 import torch
-from rules_harness import Sample
 from torch import Tensor
+
+from autotp.check.sample import Sample
 
 torch.manual_seed(1)
 
@@ -18,7 +19,7 @@ def op(name: str, *args: Any, **kwargs: Any) -> Sample:
 
 def draw(name: str, *args: Any, **kwargs: Any) -> Sample:
     name = name if "." in name else f"{name}.default"
-    return Sample(f"aten.{name}", args, kwargs, is_random=True)
+    return Sample(f"aten.{name}", args, kwargs, shapes_only=True)
 
 
 def f(*shape: int) -> Tensor:
