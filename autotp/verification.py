@@ -1,6 +1,7 @@
 """`verify`: the planned module against the whole model, on simulated ranks or over real processes."""
 
 import copy
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,9 @@ from autotp.plan_file import dumps, loads
 from autotp.planner import make_plan
 from autotp.plans import Plan
 from autotp.rewrite.parallelize import build_for_rank
+from autotp.rules.registry import rules_of
 from autotp.runtime.communicator import Communicator, communicators_of
+from autotp.runtime.compare import tolerance
 from autotp.runtime.randomness import WithoutRandomness, without_randomness
 from autotp.runtime.simulate import run_ranks
 from autotp.runtime.spawn import run_processes
@@ -100,7 +103,7 @@ def verify(
             reports = _simulated(case, plan, reference, timeout_s)
         else:
             reports = _in_processes(source, case, plan, reference, mode, dtype, backend, timeout_s)
-        result = _worse(result, summarise(reports, reference, case.module))
+        result = _worse(result, summarise(reports, reference, case.module, bound_of(case.captured)))
     return {
         **result,
         "mesh": str(plan.mesh),
@@ -126,6 +129,19 @@ def plan_for(
     if dynamic:
         facts["dynamic"] = list(dynamic_dims(dynamic))
     return make_plan(subject.captured, as_mesh(mesh, profile), profile, options, facts).plan
+
+
+def bound_of(captured: Captured) -> float:
+    """The relative error that rounding excuses, by the least precise dtype in the graph and its longest sum."""
+    names = {spec.dtype for node in captured.graph for spec in node.outputs}
+    longest = 1
+    for rule in rules_of(captured.graph).values():
+        letters = set(rule.work[1]) if rule.work[0] else set()
+        operands = [row for index, row in enumerate(rule.operands) if index not in rule.additive]
+        for row in (*operands, *rule.results):  # forward sums over what the result lacks, backward over the rest
+            missing = letters.difference(*(dim.letters for dim in row))
+            longest = max(longest, math.prod(rule.extents[letter] for letter in missing))
+    return tolerance([getattr(torch, name) for name in names], longest)
 
 
 def resized(inputs: Any, dynamic: Sequence[str]) -> Any:

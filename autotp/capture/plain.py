@@ -4,14 +4,17 @@ Export's checks are dropped, regions without gradient are inlined, a weight that
 inputs that are no tensors, fixed by the capture, become literals.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
 
+from autotp.capture.autocast import casts_of
 from autotp.capture.gradients import gives_gradient
 from autotp.errors import CaptureError
 
@@ -50,6 +53,7 @@ class _Builder:
         self.env: dict[fx.Node, Any] = {}
         self.gradient: set[fx.Node] = set()
         self.constants: dict[str, Tensor] = {}
+        self.autocast: tuple[str, torch.dtype] | None = None  # (device type, dtype) of the region that is copied
 
     def build(self) -> tuple[fx.Graph, dict[str, Tensor]]:
         nodes = list(self.program.graph.nodes)
@@ -110,6 +114,8 @@ class _Builder:
             return
         copy = self.graph.node_copy(node, self.env.__getitem__)
         copy.meta = _kept_meta(node)
+        if self.autocast is not None and isinstance(node.target, torch._ops.OpOverload):
+            self._cast_operands(copy, *self.autocast)
         self.env[node] = copy
         if gives_gradient(copy.target, copy.meta.get("val"), any(n in self.gradient for n in copy.all_input_nodes)):
             self.gradient.add(copy)
@@ -125,17 +131,21 @@ class _Builder:
                     "remove one of them"
                 )
         elif name == "wrap_with_autocast":
-            _, _, enabled, _, inner, *given = operands
-            if enabled:
-                raise CaptureError(
-                    f"{describe(node)}: autocast inside the model cannot be captured; build the model in that dtype"
-                )
+            device_type, dtype, enabled, _, inner, *given = operands
+            outside = self.autocast
+            self.autocast = (device_type, dtype or torch.get_autocast_dtype(device_type)) if enabled else None
+            self._inline_region(node, owner, inner, given)
+            self.autocast = outside
+            return
         else:
             raise CaptureError(f"{describe(node)}: {name} cannot be captured; remove it from the model's forward")
+        self._inline_region(node, owner, inner, given)
+
+    def _inline_region(self, node: fx.Node, owner: fx.GraphModule, inner: fx.Node, given: Sequence[Any]) -> None:
         region = owner.get_submodule(str(inner.target))
         assert isinstance(region, fx.GraphModule)
         values = [self.env[arg] if isinstance(arg, fx.Node) else arg for arg in given]
-        if name == "wrap_with_set_grad_enabled":
+        if _name(node.target) == "wrap_with_set_grad_enabled":
             values = [self._detached(value, node) for value in values]
         places = [inside for inside in region.graph.nodes if inside.op == "placeholder"]
         self.env.update(zip(places, values, strict=True))
@@ -144,6 +154,26 @@ class _Builder:
                 self.env[node] = fx.map_arg(inside.args[0], self.env.__getitem__)
             else:
                 self._copy(inside, region)
+
+    def _cast_operands(self, node: fx.Node, device_type: str, dtype: torch.dtype) -> None:
+        """Insert the casts that autocast makes when this operator runs, and its value then."""
+        values = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+        casts = casts_of(node, values, device_type, dtype)
+        nodes = [leaf for leaf in pytree.tree_leaves((node.args, node.kwargs)) if isinstance(leaf, fx.Node)]
+        with self.graph.inserting_before(node):
+            for index, to in casts.items():
+                if nodes[index].meta["val"].dtype == to:
+                    continue
+                cast = self.graph.call_function(torch.ops.aten.to.dtype, (nodes[index], to))
+                cast.meta = {**_kept_meta(node), "val": nodes[index].meta["val"].to(to)}
+                if nodes[index] in self.gradient:
+                    self.gradient.add(cast)
+                node.replace_input_with(nodes[index], cast)
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+        tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        mode = next((t.fake_mode for t in tensors if isinstance(t, FakeTensor)), None)
+        with torch.no_grad(), mode or torch.no_grad():
+            node.meta["val"] = node.target(*args, **kwargs)  # type: ignore[operator]
 
     def _detached(self, value: Any, region: fx.Node) -> Any:
         """The value as a region without gradient sees it."""

@@ -40,6 +40,8 @@ def trace(
         _quiet(),
         _known_results(model),
         torch.set_grad_enabled(has_gradients),
+        torch.autocast("cpu", enabled=False),  # around a capture it would be half in the graph
+        torch.autocast("cuda", enabled=False),
     ):
         try:
             return torch.export.export(model, args, kwargs, strict=False)

@@ -1,12 +1,16 @@
 """How far two tensors are apart, relative to what matters."""
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-FLOOR = 1e-3  # of the largest gradient: some gradients are zero in truth, and their rounding is no error
-TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+# Of the largest gradient. Some gradients are zero in truth (of a bias before batch_norm): what is left of the sum that
+# makes them is rounding on the scale of what was added, and no error.
+FLOOR = 1 / 8
+ROUNDINGS = 16  # of an element on its way through the model, in units of the dtype's epsilon
+LENGTH = 4096  # of the longest sum, where it is not known
 
 
 def largest(tensors: Iterable[Tensor]) -> float:
@@ -34,6 +38,15 @@ def relative_error(actual: Tensor, expected: Tensor, scale: float, floor: float 
     return difference / bound if bound > 0.0 else float("inf")
 
 
-def tolerance(tensors: Iterable[Tensor]) -> float:
-    """The error that the least precise of these tensors' dtypes excuses."""
-    return max((TOLERANCES.get(t.dtype, 0.0) for t in tensors if t.is_floating_point()), default=1e-10)
+def tolerance(dtypes: Iterable[torch.dtype], length: int = LENGTH) -> float:
+    """The relative error that the least precise of these dtypes excuses in a model whose longest sum has `length` terms.
+
+    Elements are rounded to the dtype, and sums are taken in another order: n roundings of random sign are √n roundings
+    large (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 2.8). Halves are added up in float32.
+    """
+    bounds = [0.0]
+    for dtype in dtypes:
+        if dtype.is_floating_point or dtype.is_complex:
+            wide = torch.float32 if dtype.itemsize < 4 else dtype
+            bounds.append(ROUNDINGS * torch.finfo(dtype).eps + torch.finfo(wide).eps * math.sqrt(length))
+    return max(bounds)

@@ -113,13 +113,17 @@ def verify_rank(module: ParallelModule, run: Run, reference: Reference) -> RankR
     )
 
 
-def summarise(reports: Sequence[RankReport], reference: Reference, module: nn.Module) -> dict[str, Any]:
+def summarise(
+    reports: Sequence[RankReport], reference: Reference, module: nn.Module, bound: float | None = None
+) -> dict[str, Any]:
     """All ranks' reports as one: `ok`, `ranks`, the largest errors, bytes of parameters, and `problems` in words.
 
-    `module` is the whole one. Replicas must be equal to the bit.
+    `module` is the whole one. Errors may be as large as `bound`, by default what the dtypes of parameters and outputs
+    excuse. Replicas must be equal to the bit.
     """
     errors = {kind: max(report.errors[kind] for report in reports) for kind in KINDS}
-    bound = tolerance([*module.parameters(), *reference.outputs])
+    if bound is None:
+        bound = tolerance([x.dtype for x in (*module.parameters(), *reference.outputs)])
     problems = [f"rank {report.rank}: {problem}" for report in reports for problem in report.problems]
     for kind in KINDS:
         if not errors[kind] <= bound:

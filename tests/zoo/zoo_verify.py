@@ -14,7 +14,7 @@ from autotp.runtime.communicator import communicators_of
 from autotp.runtime.spawn import run_processes
 from autotp.runtime.verify import reference_of, summarise
 from autotp.variants import Source
-from autotp.verification import plan_for, rank_report, subject_of, verify
+from autotp.verification import bound_of, plan_for, rank_report, subject_of, verify
 
 GLOO_RANKS = 2
 
@@ -40,23 +40,26 @@ def verified_over_gloo(cases: Sequence[Case], timeout_s: float) -> dict[str, lis
     problems = {}
     for case in cases:
         model, _ = made(case)
-        result = summarise([reports[case.name] for reports, _ in found], found[0][1][case.name], model)
+        _, references, bounds = found[0]
+        reports = [reports[case.name] for reports, _, _ in found]
+        result = summarise(reports, references[case.name], model, bounds[case.name])
         problems[case.name] = result["problems"]
     return problems
 
 
-def _gloo_rank(rank: int, cases: Sequence[Case]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _gloo_rank(rank: int, cases: Sequence[Case]) -> tuple[dict[str, Any], ...]:
     communicators = communicators_of(init_device_mesh("cpu", (GLOO_RANKS,), mesh_dim_names=("tp",)))
-    reports, references = {}, {}
+    reports, references, bounds = {}, {}, {}
     for case in cases:
         model, inputs = made(case)
         with only_known_warnings():
             subject = subject_of(model, inputs, "train", None)
             plan = plan_for(subject, model, GLOO_RANKS)  # equal on all ranks: planning is deterministic
             references[case.name] = reference_of(subject.module, subject.run, "train")
+            bounds[case.name] = bound_of(subject.captured)
             origin = Source(subject.module, subject.captured, plan)
             reports[case.name] = rank_report(subject, plan, rank, communicators, references[case.name], origin)
-    return reports, references
+    return reports, references, bounds
 
 
 @contextmanager
