@@ -169,7 +169,8 @@ def plan_captured(
     planned = make_plan(captured, mesh, cluster, options, facts)
     planned_at = time.perf_counter()
     progress("counting bytes")
-    found = counted(captured, planned.plan, options.training, cluster, options.memory_bytes)
+    seated = cluster.arranged(planned.plan.summary["balance"]["device_order"])
+    found = counted(captured, planned.plan, options.training, seated, options.memory_bytes)
     if not found.summary["solver"]["fits"]:
         needed = max(found.summary["predicted"]["memory_bytes"])
         warnings.warn(

@@ -40,7 +40,7 @@ class Attempts:
         options: Options,
     ) -> None:
         self._graph, self._rules, self._classes = graph, rules, classes
-        self._mesh, self._cluster, self._options = mesh, cluster, options
+        self.mesh, self.cluster, self.options = mesh, cluster, options
         self._analysis = DimAnalysis(graph, rules, classes)
         self._even: PlanningProblem | None = None
         self.build_s = 0.0
@@ -54,23 +54,23 @@ class Attempts:
         try:
             solution = search.find(below_s)
         finally:
-            if shares == even_shares(self._mesh) and families is None:
+            if shares == even_shares(self.mesh) and families is None:
                 self.even_s, self._even = search.free_s, planning
         return self._found(planning, builder, search, solution) if solution else None
 
     def anyway(self, error: InfeasibleError) -> Found:
         """With even shares and no limit but the user's; raises `error` again if there is one."""
-        planning, builder, search = self._prepare(even_shares(self._mesh), None, 0.0)
+        planning, builder, search = self._prepare(even_shares(self.mesh), None, 0.0)
         return self._found(planning, builder, search, search.find_anyway(error))
 
     def all_divisions(self) -> Shares | None:
         """Every division of every dim on the axes of unlike devices, where these are few."""
         names = list(dict.fromkeys(self._classes.values()))
-        if len(names) > MAX_TOGETHER_NODES or self._options.strategy != "optimal":
+        if len(names) > MAX_TOGETHER_NODES or self.options.strategy != "optimal":
             return None
-        shares: list[tuple[Vector, ...]] = list(even_shares(self._mesh))
-        for axis in uneven_axes(self._mesh, self._cluster):
-            kinds = kinds_of(self._mesh, self._cluster, axis)
+        shares: list[tuple[Vector, ...]] = list(even_shares(self.mesh))
+        for axis in uneven_axes(self.mesh, self.cluster):
+            kinds = kinds_of(self.mesh, self.cluster, axis)
             units = units_of(self._graph, self._analysis, axis, None, names)
             if sum(num_divisions(number, kinds) for number in units) > 4 * MAX_TOGETHER:
                 return None
@@ -86,15 +86,15 @@ class Attempts:
 
     def bound_s(self, found: Found) -> float:
         """Seconds that no plan within the limits is faster than, whatever the shares."""
-        axes = uneven_axes(self._mesh, self._cluster)
-        if not axes or self._options.strategy != "optimal" or self._options.objective != "time":
+        axes = uneven_axes(self.mesh, self.cluster)
+        if not axes or self.options.strategy != "optimal" or self.options.objective != "time":
             return found.solution.bound_s
         speed_s = found.summary.combined_speed_bound_s()
-        if self._even is None or len(self._even.sites) != self._mesh.num_ranks:
+        if self._even is None or len(self._even.sites) != self.mesh.num_ranks:
             return speed_s
-        problem = optimistic(self._even, self._analysis, self._mesh, axes, found.search.limit_bytes)
+        problem = optimistic(self._even, self._analysis, self.mesh, axes, found.search.limit_bytes)
         try:
-            return max(speed_s, solve(problem, time_limit_s=self._options.time_limit_s).bound_s)
+            return max(speed_s, solve(problem, time_limit_s=self.options.time_limit_s).bound_s)
         except (InfeasibleError, SolverError):
             return speed_s  # the plan that was found keeps no limit, or there was no time
 
@@ -103,17 +103,17 @@ class Attempts:
     ) -> tuple[PlanningProblem, ProblemBuilder, Search]:
         started = time.perf_counter()
         builder = ProblemBuilder(
-            self._graph, self._rules, self._classes, self._mesh, self._cluster, self._options.training, shares,
+            self._graph, self._rules, self._classes, self.mesh, self.cluster, self.options.training, shares,
             families, self._analysis,
         )  # fmt: skip
         planning = builder.build()
         self.build_s += time.perf_counter() - started
-        options = replace(self._options, gap=max(gap, self._options.gap))
+        options = replace(self.options, gap=max(gap, self.options.gap))
         capacity = [float(site.device.memory_bytes) for site in planning.sites]
         allowed = megatron_strategies(planning, self._analysis, self._rules)
-        constrained = allowed_strategies(planning, self._mesh, options.force, options.forbid)
+        constrained = allowed_strategies(planning, self.mesh, options.force, options.forbid)
         return planning, builder, Search(planning, options, capacity, allowed, constrained)
 
     def _found(self, planning: PlanningProblem, builder: ProblemBuilder, search: Search, solution: Solution) -> Found:
-        summary = Summary(planning, solution, self._rules, self._mesh, self._cluster, self._options.training)
+        summary = Summary(planning, solution, self._rules, self.mesh, self.cluster, self.options.training)
         return Found(planning, builder.enumerator, search, solution, summary)

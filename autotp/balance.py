@@ -80,8 +80,12 @@ class Balancer:
         self._gap = 0.0
         self._error: InfeasibleError | None = None
 
-    def best(self) -> Balanced:
-        """Raises InfeasibleError where no shares that were tried give a plan."""
+    def best(self, given: Shares | None = None) -> Balanced:
+        """The best plan for any shares, or for those given. Raises InfeasibleError where none that was tried gives one."""
+        if given is not None:
+            found = self._attempts.within_limits(given, math.inf)
+            assert found is not None
+            return Balanced(found, 1)
         together = self._attempts.all_divisions() if self._axes else None
         self._gap = ROUGH if self._axes and together is None else 0.0
         if together is not None:

@@ -1,5 +1,6 @@
 """From a captured model to a plan: the pipeline's middle, top to bottom."""
 
+import math
 import time
 import warnings
 from collections.abc import Mapping
@@ -14,9 +15,11 @@ from autotp.capture.repeats import fold
 from autotp.cost.problem import with_limit
 from autotp.errors import InfeasibleError, RuleError
 from autotp.graph import Graph
+from autotp.hardware.arrange import arrangements
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
 from autotp.plans import Plan
+from autotp.rules.enumerate import Shares
 from autotp.rules.registry import is_fallback, rules_of
 from autotp.rules.rule import OpRule
 from autotp.search import Options
@@ -55,22 +58,47 @@ def classes_of(graph: Graph, mesh: Mesh, options: Options) -> dict[str, str]:
     return fold(graph, ends=0 if several else 1) if options.is_folded else {node.name: node.name for node in graph}
 
 
+def _balanced(attempts: Attempts, shares: Shares | None) -> tuple[Attempts, Balanced | InfeasibleError]:
+    """The best plan for one numbering of the devices, or why there is none."""
+    try:
+        return attempts, Balancer(attempts.mesh, attempts.cluster, attempts.options.objective, attempts).best(shares)
+    except InfeasibleError as error:
+        return attempts, error
+
+
+def _order_of(tried: tuple[Attempts, Balanced | InfeasibleError], objective: str) -> tuple[float, float]:
+    _, balanced = tried
+    if isinstance(balanced, InfeasibleError):
+        return math.inf, math.inf
+    solution = balanced.found.solution
+    return (max(solution.memory_bytes), solution.cost_s) if objective == "memory" else (solution.cost_s, 0.0)
+
+
 def make_plan(
-    captured: Captured, mesh: Mesh, cluster: ClusterProfile, options: Options, model: Mapping[str, Any]
+    captured: Captured,
+    mesh: Mesh,
+    cluster: ClusterProfile,
+    options: Options,
+    model: Mapping[str, Any],
+    shares: Shares | None = None,
 ) -> Planned:
     """Plan a captured model on a mesh of a cluster.
 
-    `model` is stored in the plan as it is. Raises ProfileError (mesh too large), RuleError (strict), InfeasibleError.
+    `model` is stored in the plan as it is. `shares`: divisions of every axis that are given, not sought. Raises
+    ProfileError (mesh too large), RuleError (strict), InfeasibleError.
     """
     cluster.check(mesh)
     started = time.perf_counter()
     graph = captured.graph
     rules, unknown = checked_rules(graph, is_strict=options.is_strict)
-    attempts = Attempts(graph, rules, classes_of(graph, mesh, options), mesh, cluster, options)
-    try:
-        balanced = Balancer(mesh, cluster, options.objective, attempts).best()
-    except InfeasibleError as error:
-        balanced = Balanced(attempts.anyway(error), 1)
+    classes = classes_of(graph, mesh, options)
+    orders = (tuple(range(cluster.max_ranks)),) if options.keeps_order or shares else arrangements(cluster, mesh)
+    tried = [_balanced(Attempts(graph, rules, classes, mesh, cluster.arranged(o), options), shares) for o in orders]
+    chosen = min(range(len(orders)), key=lambda i: _order_of(tried[i], options.objective))
+    attempts, balanced = tried[chosen]
+    if isinstance(balanced, InfeasibleError):
+        balanced = Balanced(attempts.anyway(balanced), 1)
+    cluster = attempts.cluster
     found = balanced.found
     planning, search, solution, summary = found.planning, found.search, found.solution, found.summary
     baselines = search.baselines(solution, summary.single_device_s())
@@ -95,7 +123,10 @@ def make_plan(
             "training": asdict(options.training),
             "predicted": predicted,
             "baselines": baselines,
-            "balance": report(balanced, mesh, cluster, attempts.even_s, attempts.bound_s(found)),
+            "balance": {
+                "device_order": list(orders[chosen]),
+                **report(balanced, mesh, cluster, attempts.even_s, attempts.bound_s(found)),
+            },
             "solver": {
                 "strategy": options.strategy,
                 "objective": options.objective,

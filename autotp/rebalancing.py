@@ -114,6 +114,7 @@ def replan(module: ParallelModule, plan: Plan, slower: Sequence[float]) -> Plan:
     options = Options(
         Training(**plan.summary["training"]), memory_bytes=limit if limit < own else None,
         objective=solver["objective"], strategy=solver["strategy"],
+        keeps_order=True,
     )  # fmt: skip
     return make_plan(module.signature, plan.mesh, cluster, options, plan.model).plan
 

@@ -25,7 +25,8 @@ class Options:
     """What the user asks of the planner.
 
     `memory_bytes`: a limit per device that must hold; without one the device's capacity. A baseline that does not fit
-    the devices is planned all the same, and says so. `gap`: how much longer than the least a step may take; zero for the
+    the devices is planned all the same, and says so. `keeps_order`: rank r is on device r of the cluster, whatever would be
+    faster. `gap`: how much longer than the least a step may take; zero for the
     best plan.
     """
 
@@ -40,6 +41,7 @@ class Options:
     gap: float = 0.0
     force: tuple[str, ...] = ()  # see `constraints`
     forbid: tuple[str, ...] = ()
+    keeps_order: bool = False
 
     def __post_init__(self) -> None:
         for name, value, known in (

@@ -73,6 +73,10 @@ def _header(plan: Plan) -> Iterable[RenderableType]:
     )
     devices = dict.fromkeys(plan.cluster["devices"][: plan.mesh.num_ranks])
     yield f"mesh {plan.mesh} on {plan.cluster['name']} ({plan.mesh.num_ranks} × {', '.join(devices)})"
+    order = plan.summary["balance"].get("device_order", [])[: plan.mesh.num_ranks]
+    if order != list(range(len(order))):
+        seats = ", ".join(f"{device} ({plan.cluster['devices'][rank]})" for rank, device in enumerate(order))
+        yield f"ranks in order run on devices {seats} of the cluster"
     predicted = plan.summary["predicted"]
     yield Text.assemble(
         "predicted: ",

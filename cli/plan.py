@@ -72,6 +72,9 @@ def plan(
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Try tp=1, 2, 4, ... up to --devices; the plan is the fastest that fits.")
     ] = False,
+    keep_order: Annotated[
+        bool, typer.Option("--keep-order", help="Rank r is on device r of the cluster, whatever would be faster.")
+    ] = False,
     memory_curve: Annotated[
         bool, typer.Option("--memory-curve", help="Also plan within less memory: what a tighter limit costs.")
     ] = False,
@@ -98,7 +101,7 @@ def plan(
                 mode, optimizer, checkpointing=checkpointing, accumulation=accumulation, is_compiled=compiled
             ), memory_bytes=memory_bytes, objective=objective, strategy=strategy,
             is_folded=not no_fold, time_limit_s=time_limit, is_strict=strict, force=tuple(force or ()),
-            forbid=tuple(forbid or ()),
+            forbid=tuple(forbid or ()), keeps_order=keep_order,
         )  # fmt: skip
         source = load("capture.model_file").load_model(model, chosen, batch, seq)
         api = load("api")

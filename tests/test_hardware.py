@@ -14,7 +14,16 @@ from autotp.hardware.cluster import ClusterProfile
 from autotp.hardware.profile import COLLECTIVES, CollectiveProfile
 from autotp.mesh import Mesh
 
-SHIPPED = ["cpu", "dgx-a100", "dgx-a100-x2", "dgx-h100", "dgx-h100-x2", "pcie-4xrtx4090", "pcie-8xl4"]
+SHIPPED = [
+    "cpu",
+    "dgx-a100",
+    "dgx-a100-x2",
+    "dgx-h100",
+    "dgx-h100-x2",
+    "pcie-2xa100-2xrtx4090",
+    "pcie-4xrtx4090",
+    "pcie-8xl4",
+]
 
 
 def test_the_catalogue_is_complete() -> None:

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -21,10 +21,19 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
+class Island:
+    """Ranks of one node that talk to each other over a link of their own, by its name in `links`: NVLink in a PCIe box."""
+
+    link: str
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterProfile:
     """Devices by rank, nodes of `ranks_per_node` neighbouring ranks, and the links inside a node and between nodes.
 
-    `groups`: by `Pattern` of a mesh axis, `4x2` for four ranks two apart, a link that was measured in just these groups.
+    `islands`: ranks joined by a link of their own. `groups`: by `Pattern` of a mesh axis, `4x2` for four ranks two apart,
+    a link that was measured in just these groups.
     """
 
     name: str
@@ -35,6 +44,7 @@ class ClusterProfile:
     source: str
     date: str
     groups: Mapping[str, LinkProfile] = field(default_factory=dict)
+    islands: tuple[Island, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -58,7 +68,7 @@ class ClusterProfile:
 
     def link(self, mesh: Mesh, axis: int) -> LinkProfile:
         """The link that the groups of a mesh axis talk over: the one measured in such groups, else the one between nodes
-        where any group spans nodes.
+        where any group spans nodes, else the slowest of those inside: a group that lies on an island has the island's.
 
         A group with k ranks on a node has k ranks' share of the node's network. Raises ProfileError where the mesh is
         larger than the cluster.
@@ -73,12 +83,28 @@ class ClusterProfile:
             if len(set(nodes)) > 1:
                 rails.append(min(map(nodes.count, nodes)))
         if not rails:
-            return self.links["intra"]
+            inside = [self._inside(group) for group in mesh.groups(axis)]
+            return min(inside, key=lambda link: link.collective("all_reduce").at(max(2, mesh.sizes[axis]))[1])
         if "inter" not in self.links:
             raise ProfileError(
                 f"cluster {self.name} has no link between nodes, which mesh axis {mesh.names[axis]} needs"
             )
         return self.links["inter"].joined(min(rails), self.links["intra"])
+
+    def _inside(self, group: Sequence[int]) -> LinkProfile:
+        islands = [island.link for island in self.islands if set(group) <= set(island.ranks)]
+        return self.links[islands[0] if islands else "intra"]
+
+    def arranged(self, order: Sequence[int]) -> "ClusterProfile":
+        """The cluster with rank r on what was device `order[r]`: another numbering of the same machine.
+
+        Links that were measured in groups of certain ranks are of other devices then, and are left out.
+        """
+        if list(order) == list(range(self.max_ranks)):
+            return self
+        place = {device: rank for rank, device in enumerate(order)}
+        islands = tuple(Island(one.link, tuple(sorted(place[rank] for rank in one.ranks))) for one in self.islands)
+        return replace(self, devices=tuple(self.devices[i] for i in order), islands=islands, groups={})
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for json.dump, complete in itself: `from_json` gives an equal cluster."""
@@ -103,7 +129,21 @@ class ClusterProfile:
             raise ProfileError(f"{where}: device_profiles.{wrong[0]} holds a device named {devices[wrong[0]].name}")
         if len(data["devices"]) > data["ranks_per_node"] and "inter" not in links:
             raise ProfileError(f"{where}: more ranks than ranks_per_node, but no link called inter")
-        made = {"devices": tuple(data["devices"]), "device_profiles": devices, "links": links, "groups": groups}
+        islands = tuple(Island(one["link"], tuple(one["ranks"])) for one in data.get("islands", ()))
+        for island in islands:
+            if island.link not in links or max(island.ranks) >= len(data["devices"]):
+                raise ProfileError(
+                    f"{where}: the island {list(island.ranks)} needs a link {island.link!r} and its ranks"
+                )
+            if len({rank // data["ranks_per_node"] for rank in island.ranks}) > 1:
+                raise ProfileError(f"{where}: the island {list(island.ranks)} spans nodes: islands lie inside of one")
+        made = {
+            "devices": tuple(data["devices"]),
+            "device_profiles": devices,
+            "links": links,
+            "groups": groups,
+            "islands": islands,
+        }
         return cls(**{**data, **made})
 
     def identity(self) -> str:
