@@ -42,10 +42,15 @@ def _candidates(cluster: ClusterProfile, mesh: Mesh) -> Iterator[tuple[int, ...]
         near = [sorted(node, key=key) for node in nodes]
         yield tuple(rank for node in near for rank in node)
         for width in dict.fromkeys((mesh.sizes[-1], mesh.num_ranks // mesh.sizes[0])):
-            if 1 < width < size and size % width == 0:
-                # dealt out: neighbours in `near` come to lie `width` apart
-                yield tuple(node[j * (len(node) // width) + i] for node in near if len(node) == size
-                            for i in range(size // width) for j in range(width))  # fmt: skip
+            yield tuple(rank for node in near for rank in _dealt(node, width))
+
+
+def _dealt(node: list[int], width: int) -> list[int]:
+    """Like cards to `len(node) // width` hands of `width`: neighbours come to be in different hands."""
+    if len(node) % width:
+        return node
+    num_hands = len(node) // width
+    return [node[j * num_hands + i] for i in range(num_hands) for j in range(width)]
 
 
 def _signature(cluster: ClusterProfile, mesh: Mesh) -> object:
