@@ -1,7 +1,6 @@
 """The public functions: plan, parallelize, auto_shard, verify. Each reads as the pipeline of the README's figure."""
 
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +16,14 @@ from autotp.capture.export import Captured, capture
 from autotp.capture.inputs import describe, restore
 from autotp.capture.model_file import ModelSource, load_model, reload_model
 from autotp.cost.training import Training
-from autotp.dry_run import counted
 from autotp.errors import AutoTPError, CaptureError, InfeasibleError, PlanError
+from autotp.fitting import plan_captured
 from autotp.hardware.catalogue import load_cluster
 from autotp.hardware.cluster import ClusterProfile
 from autotp.memory_curve import curve_of
 from autotp.mesh import Mesh
 from autotp.plan_file import dumps, loads
-from autotp.planner import Planned, make_plan
+from autotp.planner import Planned
 from autotp.plans import Plan
 from autotp.remedies import Remedy, advice, least_needed, remedies
 from autotp.rewrite.parallelize import build_module
@@ -154,30 +153,6 @@ def _smaller_batch(
 def _tensors(inputs: Any) -> list[torch.Tensor]:
     values = inputs.values() if isinstance(inputs, Mapping) else inputs
     return [x for x in values if isinstance(x, torch.Tensor) and x.dim()]
-
-
-def plan_captured(
-    captured: Captured,
-    mesh: Mesh,
-    cluster: ClusterProfile,
-    options: Options,
-    facts: Mapping[str, Any],
-    progress: Callable[[str], None] = lambda stage: None,
-) -> Planned:
-    """Plan what is captured, and count its bytes; warns where it does not fit. Errors as `planner.make_plan`."""
-    progress(f"planning {mesh}")
-    planned = make_plan(captured, mesh, cluster, options, facts)
-    planned_at = time.perf_counter()
-    progress("counting bytes")
-    seated = cluster.arranged(planned.plan.summary["balance"]["device_order"])
-    found = counted(captured, planned.plan, options.training, seated, options.memory_bytes)
-    if not found.summary["solver"]["fits"]:
-        needed = max(found.summary["predicted"]["memory_bytes"])
-        warnings.warn(
-            f"the plan does not fit the device: it needs {needed:.4g} bytes there. Use more devices, a smaller batch, "
-            "checkpointing, or another strategy"
-        )
-    return Planned(found, {**planned.timing, "count_s": time.perf_counter() - planned_at})
 
 
 def capture_for_planning(

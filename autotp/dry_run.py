@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -25,6 +25,7 @@ from autotp.plans import Plan
 from autotp.rewrite.parallelize import build_for_rank
 from autotp.runtime.communicator import Call, Clock, Communicator
 from autotp.runtime.live import LiveStorage
+from autotp.runtime.local_ops_random import Seeded
 from autotp.runtime.module import ParallelModule
 
 MAX_COUNTED = 2  # ranks with shards of other sizes that are run one by one
@@ -70,6 +71,8 @@ def rank_memory(captured: Captured, plan: Plan, rank: int, training: Training, d
             for (name, size), coordinate in zip(plan.mesh.axes, plan.mesh.coordinates(rank), strict=True)
         }
         module = build_for_rank(captured, plan, rank, communicators)
+        if device_kind == "cuda":
+            _use_fused_dropout(module.graph_module)
         live = LiveStorage()
         owned = set(live.hold([*module.parameters(), *module.buffers()]))
         own_bytes = live.peak_bytes()
@@ -107,6 +110,23 @@ def run_step(module: ParallelModule, inputs: Sequence[Tensor], live: LiveStorage
         trained = [x for x in outputs if x.requires_grad]
         if trained:
             torch.autograd.backward(trained, [torch.empty_like(x) for x in trained])
+
+
+def _use_fused_dropout(module: fx.GraphModule) -> None:
+    """Dropout keeps a mask of bools on a GPU; on a CPU one of its input's dtype. In place, regions included."""
+    for child in module.modules():
+        if isinstance(child, Seeded) and child.op == "aten.dropout.default":
+            child._operator = _fused_dropout  # type: ignore[assignment]
+        if isinstance(child, fx.GraphModule):
+            for node in child.graph.nodes:
+                if node.target is torch.ops.aten.dropout.default:
+                    node.target = _fused_dropout
+            child.recompile()
+
+
+def _fused_dropout(x: Tensor, p: float, train: bool) -> Tensor:
+    result: Tensor = torch.ops.aten.native_dropout.default(x, p, train)[0] if train and p else x.view_as(x)
+    return result
 
 
 def _inputs(captured: Captured) -> list[TensorSpec]:
@@ -149,7 +169,8 @@ def counted(
 def _with_memory(plan: Plan, parts: Sequence[Parts], method: str, limits: Sequence[float]) -> Plan:
     totals = [sum(one.values()) for one in parts]
     predicted = {**plan.summary["predicted"], "memory_bytes": totals, "memory_parts_bytes": list(parts)}
-    scale = max(totals) / max(plan.summary["predicted"]["memory_bytes"])
+    estimated_bytes = plan.summary["predicted"]["memory_bytes"]
+    scale = max(totals) / max(estimated_bytes)
     baselines = {}
     for name, row in plan.summary["baselines"].items():
         num_bytes = scale * row["memory_bytes"] if row else 0.0
@@ -159,9 +180,9 @@ def _with_memory(plan: Plan, parts: Sequence[Parts], method: str, limits: Sequen
         plan,
         summary={
             **plan.summary,
-            "predicted": {**predicted, "memory_method": method},
+            "predicted": {**predicted, "memory_method": method, "estimated_bytes": estimated_bytes},
             "baselines": baselines,
-            "solver": {**plan.summary["solver"], "fits": fits},
+            "solver": {**plan.summary["solver"], "fits": fits, "memory_limit_bytes": min(limits)},
         },
     )
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from autotp.api import as_cluster, capture_for_planning, plan_captured
+from autotp.api import as_cluster, capture_for_planning
 from autotp.capture.model_file import ModelSource
 from autotp.cost.training import Training
 from autotp.errors import AutoTPError, InfeasibleError
+from autotp.fitting import plan_captured
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
 from autotp.planner import Planned

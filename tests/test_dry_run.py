@@ -97,5 +97,5 @@ def test_a_plan_says_that_it_was_counted_and_whether_it_fits() -> None:
     tiny = replace(tiny, device_profiles={device.name: device})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = plan(model, (x,), mesh="tp=2", cluster=tiny)
+        found = plan(model, (x,), mesh="tp=2", cluster=tiny, strategy="replicated")
     assert not found.summary["solver"]["fits"] and any("does not fit the device" in str(w.message) for w in caught)

@@ -1,0 +1,123 @@
+"""A plan whose counted bytes fit: estimates guide the search for it, counting decides.
+
+The integer program adds up what is held as if all of it were held at once, which is too much: gradients come while what
+was saved for backward goes. Where memory decides, it is therefore solved again under a limit that is corrected by how much
+a plan's estimate is above its counted bytes.
+"""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from autotp.capture.export import Captured
+from autotp.dry_run import counted
+from autotp.errors import InfeasibleError
+from autotp.hardware.cluster import ClusterProfile
+from autotp.mesh import Mesh
+from autotp.planner import Planned, make_plan
+from autotp.plans import Plan
+from autotp.search import Options
+
+SLOWER = 1 + 1e-6  # a plan that takes longer than the best without limits was held back by memory
+
+
+def plan_captured(
+    captured: Captured,
+    mesh: Mesh,
+    cluster: ClusterProfile,
+    options: Options,
+    facts: Mapping[str, Any],
+    progress: Callable[[str], None] = lambda stage: None,
+) -> Planned:
+    """Plan what is captured, and count its bytes; warns where a baseline does not fit. Errors as `planner.make_plan`."""
+    return _Attempts(captured, mesh, cluster, options, facts, progress).best()
+
+
+class _Attempts:
+    """Plans of one model under several limits, all judged by the limit that was asked for."""
+
+    def __init__(
+        self,
+        captured: Captured,
+        mesh: Mesh,
+        cluster: ClusterProfile,
+        options: Options,
+        facts: Mapping[str, Any],
+        progress: Callable[[str], None],
+    ) -> None:
+        self._captured, self._mesh, self._cluster = captured, mesh, cluster
+        self._options, self._facts, self._progress = options, facts, progress
+        self._timing: dict[str, float] = {}
+
+    def best(self) -> Planned:
+        """Raises InfeasibleError where no plan was found that fits."""
+        refused: InfeasibleError | None = None
+        found: list[Plan] = []
+        try:
+            found.append(self._plan(self._options.memory_bytes))
+        except InfeasibleError as error:
+            if self._limit_bytes() is None:
+                raise
+            refused = error
+        if found and _fits(found[0]) and not _is_held_back(found[0]):
+            return Planned(found[0], self._timing)
+        if self._limit_bytes() is not None:
+            found += self._corrected()
+        fitting = [plan for plan in found if _fits(plan)]
+        if fitting:
+            return Planned(min(fitting, key=lambda plan: float(plan.summary["predicted"]["step_s"])), self._timing)
+        if refused is not None:
+            raise refused
+        needed = max(found[0].summary["predicted"]["memory_bytes"])
+        warnings.warn(
+            f"the plan does not fit the device: it needs {needed:.4g} bytes there. Use more devices, a smaller batch, "
+            "checkpointing, or another strategy"
+        )
+        return Planned(found[0], self._timing)
+
+    def _limit_bytes(self) -> float | None:
+        """The limit of every device, None where devices have different ones and a single number cannot correct it."""
+        if self._options.strategy != "optimal" or self._options.objective != "time":
+            return None
+        found = {self._cluster.device(rank).memory_bytes for rank in range(self._mesh.num_ranks)}
+        return self._options.memory_bytes or (float(found.pop()) if len(found) == 1 else None)
+
+    def _corrected(self) -> list[Plan]:
+        """The best plan without limits, and the best one under a limit that is corrected by what that one counts."""
+        limit_bytes = self._limit_bytes()
+        if limit_bytes is None or not math.isfinite(limit_bytes):
+            return []
+        free = self._plan(math.inf)
+        if _fits(free):
+            return [free]
+        predicted = free.summary["predicted"]
+        try:
+            corrected = limit_bytes * max(predicted["estimated_bytes"]) / max(predicted["memory_bytes"])
+            return [self._plan(corrected)]
+        except InfeasibleError:
+            return []
+
+    def _plan(self, limit_bytes: float | None) -> Plan:
+        self._progress(f"planning {self._mesh}")
+        options = replace(self._options, memory_bytes=limit_bytes)
+        planned = make_plan(self._captured, self._mesh, self._cluster, options, self._facts)
+        started = time.perf_counter()
+        self._progress("counting bytes")
+        seated = self._cluster.arranged(planned.plan.summary["balance"]["device_order"])
+        found = counted(self._captured, planned.plan, options.training, seated, self._options.memory_bytes)
+        for name, seconds in {**planned.timing, "count_s": time.perf_counter() - started}.items():
+            self._timing[name] = self._timing.get(name, 0.0) + seconds
+        return found
+
+
+def _fits(plan: Plan) -> bool:
+    return bool(plan.summary["solver"]["fits"])
+
+
+def _is_held_back(plan: Plan) -> bool:
+    """Whether memory made the step longer than it could be."""
+    free_s = plan.summary["balance"]["even_step_s"]
+    return free_s is not None and float(plan.summary["predicted"]["step_s"]) > SLOWER * free_s
