@@ -170,13 +170,13 @@ def _rank(rank: int, task: OperatorTask) -> None:
                 dist.broadcast(is_over, 0)  # by one rank's clock; it is a barrier too
                 if is_over:
                     return
-                found = _together(local, device)
+                found = together(local, device)
                 if store is not None and found is not None:
                     store.add(task.subject, local.key, found)
                 progress.advance(f"round {number + 1} of {rounds}: {local.op}")
 
 
-def _together(local: LocalOperator, device: torch.device) -> tuple[float, float] | None:
+def together(local: LocalOperator, device: torch.device) -> tuple[float, float] | None:
     """The mean over ranks, all of which are busy with the same; None where it cannot be run."""
     own = torch.tensor([float("inf")] * 2, dtype=torch.float64, device=device)
     try:

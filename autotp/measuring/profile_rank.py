@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from autotp.errors import ProfileError
 from autotp.hardware.journal import Journal
-from autotp.hardware.patterns import patterns
+from autotp.hardware.patterns import Pattern, patterns
 from autotp.measuring import samples
 from autotp.measuring.collectives import Member, collective_s, make_groups
 from autotp.measuring.devices import (
@@ -54,9 +54,23 @@ class Findings:
     notes: tuple[str, ...]
 
 
-def run_rank(rank: int, task: Task) -> Findings | None:
-    """Measure; rank 0 returns the findings. Called by all ranks of an initialised process group."""
-    num_ranks = dist.get_world_size()
+@dataclass(frozen=True)
+class Session:
+    """A rank that is ready to measure. `facts`: of every rank, by rank; `members`: this rank's groups."""
+
+    device: torch.device
+    effort: Effort
+    facts: tuple[dict[str, Any], ...]
+    ranks_per_node: int
+    members: dict[Pattern, Member]
+
+    def items(self) -> list[Item]:
+        return items_of(self.effort, len(self.facts), self.ranks_per_node)
+
+
+def begin(task: Task) -> Session:
+    """Find out who runs where, and make all groups. Called by all ranks of an initialised process group."""
+    rank, num_ranks = dist.get_rank(), dist.get_world_size()
     hosts: list[str] = [""] * num_ranks
     dist.all_gather_object(hosts, host())
     per_node = _ranks_per_node(hosts)
@@ -67,28 +81,31 @@ def run_rank(rank: int, task: Task) -> Findings | None:
     dist.all_gather_object(facts, {
         "device": device_name(device), "type": device.type, "memory_bytes": memory_bytes(device, per_node),
         "others": other_users(device, num_ranks), "host": host(), "num_units": num_units(device),
+        "process_bytes": process_bytes(device), "link_inside": link_inside(device), "link_between": link_between(),
     })  # fmt: skip
     kinds = {each["type"] for each in facts}
     if len(kinds) > 1:
         raise ProfileError(f"ranks run on {' and '.join(sorted(kinds))}: profile one type of device at a time")
     effort = task.effort or effort_of(device.type, is_full=task.is_full)
-    todo = items_of(effort, num_ranks, per_node)
+    members = make_groups(patterns(num_ranks, per_node, is_full=effort.is_full), task.group_timeout_s)
+    return Session(device, effort, tuple(facts), per_node, members)
+
+
+def run_rank(rank: int, task: Task) -> Findings | None:
+    """Measure; rank 0 returns the findings. Called by all ranks of an initialised process group."""
+    session = begin(task)
     # how many rounds there are is no part of what one of them measures: a later run may add some
     subject = {
-        "torch": torch.__version__, "devices": [each["device"] for each in facts], "hosts": hosts,
-        "least_s": effort.least_s,
+        "torch": torch.__version__, "devices": [each["device"] for each in session.facts],
+        "hosts": [each["host"] for each in session.facts], "least_s": session.effort.least_s,
     }  # fmt: skip
     journal = Journal(Path(task.journal), subject) if rank == 0 else None
-    members = make_groups(patterns(num_ranks, per_node, is_full=effort.is_full), task.group_timeout_s)
-    loop = _Loop(device, effort, members, journal, task.budget_s or effort.budget_s)
-    before = process_bytes(device)
-    num_rounds = loop.run(todo)
-    # of a GPU it is known when all communicators have talked; what a CPU's process holds by then is the tensors'
-    held = before if device.type == "cpu" else process_bytes(device)
-    ends: list[tuple[int, str, str]] = [(0, "", "")] * num_ranks
-    dist.all_gather_object(ends, (held, link_inside(device), link_between()))
-    for fact, (num_bytes, inside, between) in zip(facts, ends, strict=True):
-        fact.update(process_bytes=num_bytes, link_inside=inside, link_between=between)
+    num_rounds = _Loop(session, journal, task.budget_s or session.effort.budget_s).run()
+    if session.device.type == "cuda":  # what communicators take is known when all of them have talked
+        held: list[int] = [0] * len(session.facts)
+        dist.all_gather_object(held, process_bytes(session.device))
+        for fact, num_bytes in zip(session.facts, held, strict=True):
+            fact["process_bytes"] = num_bytes
     if journal is None:
         return None
     journal.close()
@@ -96,7 +113,9 @@ def run_rank(rank: int, task: Task) -> Findings | None:
     notes = (
         (f"{task.journal} was of another machine, version or effort: measured anew",) if journal.is_of_another else ()
     )
-    return Findings(tuple(facts), finished, effort, per_node, num_rounds, journal.num_resumed, notes)
+    return Findings(
+        session.facts, finished, session.effort, session.ranks_per_node, num_rounds, journal.num_resumed, notes
+    )
 
 
 def _ranks_per_node(hosts: list[str]) -> int:
@@ -113,16 +132,14 @@ def _ranks_per_node(hosts: list[str]) -> int:
 class _Loop:
     """Runs items in rounds. Rank 0 says whether one is still to be measured."""
 
-    def __init__(
-        self, device: torch.device, effort: Effort, members: dict[Any, Member], journal: Journal | None, budget_s: float
-    ) -> None:
-        self._device, self._effort, self._members, self._journal = device, effort, members, journal
+    def __init__(self, session: Session, journal: Journal | None, budget_s: float) -> None:
+        self._session, self._journal = session, journal
         self._ends_at = time.monotonic() + budget_s
         self._parent = os.getppid()
 
-    def run(self, todo: list[Item]) -> int:
+    def run(self) -> int:
         """The number of rounds that were finished; the first one is whatever the budget is, as a profile needs it."""
-        rounds = self._effort.num_rounds
+        todo, rounds = self._session.items(), self._session.effort.num_rounds
         with Progress(len(todo) * rounds, shown=self._journal is not None) as progress:
             for number in range(rounds):
                 for item in todo:
@@ -130,7 +147,9 @@ class _Loop:
                     if wanted is None:
                         return number
                     if wanted:
-                        self._measure(item, number)
+                        measured = measure_item(item, self._session)
+                        if self._journal is not None:
+                            self._journal.add(item.key, number, measured)
                     progress.advance(f"round {number + 1} of {rounds}: {item.key}")
         return rounds
 
@@ -144,28 +163,27 @@ class _Loop:
                 code = 0
             elif number and time.monotonic() > self._ends_at:
                 code = 2
-        said = torch.tensor(code, device=self._device)
+        said = torch.tensor(code, device=self._session.device)
         dist.broadcast(said, 0)
         return {0: False, 1: True, 2: None}[int(said)]
 
-    def _measure(self, item: Item, number: int) -> None:
-        least_s = self._effort.least_s
-        if item.kind == "collective":
-            kind, _, num_bytes = item.arguments
-            member = self._members.get(pattern_of(item))
-            measured: Any = collective_s(str(kind), int(num_bytes), member, self._device, least_s)
-        else:
-            turns = range(dist.get_world_size()) if item.alone else [dist.get_rank()]
-            own = None
-            for turn in turns:
-                dist.barrier()
-                if turn == dist.get_rank():
-                    own = _times(item, self._device, least_s)
-            found: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(found, own)
-            measured = found
-        if self._journal is not None:
-            self._journal.add(item.key, number, measured)
+
+def measure_item(item: Item, session: Session) -> Any:
+    """One measurement, called by all ranks: seconds of a collective; else by rank [forward, backward] seconds, or None."""
+    least_s = session.effort.least_s
+    if item.kind == "collective":
+        kind, _, num_bytes = item.arguments
+        member = session.members.get(pattern_of(item))
+        return collective_s(str(kind), int(num_bytes), member, session.device, least_s)
+    turns = range(dist.get_world_size()) if item.alone else [dist.get_rank()]
+    own = None
+    for turn in turns:
+        dist.barrier()
+        if turn == dist.get_rank():
+            own = _times(item, session.device, least_s)
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, own)
+    return found
 
 
 def _times(item: Item, device: torch.device, least_s: float) -> list[float] | None:

@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 
 from autotp.api import as_dtype, capture_for_planning
 from autotp.capture.build import cast_floats
-from autotp.capture.model_file import reload_model
+from autotp.capture.export import Captured
+from autotp.capture.model_file import ModelSource, reload_model
 from autotp.graph import Graph
 from autotp.measuring.clock import synchronise
 from autotp.measuring.devices import device_name
@@ -62,23 +63,33 @@ def run_rank(rank: int, task: RunTask) -> RankRun:
     plan = loads(task.plan)
     kind = plan.cluster["device_profiles"][plan.cluster["devices"][rank]]["kind"]
     device = torch.device("cuda", torch.cuda.current_device()) if kind == "cuda" else torch.device("cpu")
-    module, call, graph = _built(plan, task, device)
-    optimizer = _optimizer(plan, module)
-    step = _Step(module, call, optimizer, device)
+    source = reload_model(task.origin)
+    captured, _ = capture_for_planning(source, None, mode=plan.mode, dtype=plan.model.get("dtype"))
+    running = run_of(source, captured, plan, device)
+    module, step = running.module, Step(running)
     for _ in range(WARM_UP):
         step.run()
     steps = [step.run() for _ in range(task.num_steps)]
     times = node_times(module, step.run, PROFILED)
-    memory = _memory(step, module, optimizer, device)
-    nodes, moves, actions = _attributed(module, graph, times.nodes)
-    inside = [sum(both[way] for name, both in times.inside.items() if name in graph.nodes) for way in (0, 1)]
-    operators = {name: graph[name].short_op for name in nodes}
+    memory = _memory(step, running)
+    nodes, moves, actions = _attributed(module, captured.graph, times.nodes)
+    inside = [sum(both[way] for name, both in times.inside.items() if name in captured.graph.nodes) for way in (0, 1)]
+    operators = {name: captured.graph[name].short_op for name in nodes}
     return RankRun(steps, nodes, moves, actions, inside, operators, memory, device_name(device))
 
 
-def _built(plan: Plan, task: RunTask, device: torch.device) -> tuple[ParallelModule, Callable[[], list[Tensor]], Graph]:
-    source = reload_model(task.origin)
-    captured, _ = capture_for_planning(source, None, mode=plan.mode, dtype=plan.model.get("dtype"))
+@dataclass(frozen=True)
+class Running:
+    """This rank's module with random weights; `call` runs it on the example's inputs and returns its tensors."""
+
+    module: ParallelModule
+    call: Callable[[], list[Tensor]]
+    optimizer: torch.optim.Optimizer | None
+    device: torch.device
+
+
+def run_of(source: ModelSource, captured: Captured, plan: Plan, device: torch.device) -> Running:
+    """What a step of a plan needs. Called by all ranks."""
     torch.manual_seed(0)
     module = build_module(captured, plan, init_mesh(plan.mesh, device.type), init=_init)
     inputs = cast_floats(source.example_inputs(), as_dtype(plan.model.get("dtype")))
@@ -88,7 +99,7 @@ def _built(plan: Plan, task: RunTask, device: torch.device) -> tuple[ParallelMod
     def call() -> list[Tensor]:
         return [x for x in pytree.tree_leaves(module(*args, **kwargs)) if isinstance(x, Tensor)]
 
-    return module, call, captured.graph
+    return Running(module, call, _optimizer(plan, module), device)
 
 
 def _init(name: str, shard: Tensor) -> None:
@@ -103,47 +114,42 @@ def _optimizer(plan: Plan, module: ParallelModule) -> torch.optim.Optimizer | No
     return OPTIMIZERS[name](parameters, lr=1e-4) if plan.mode == "train" and name != "none" and parameters else None
 
 
-class _Step:
+class Step:
     """A training step, or a forward; all ranks begin it together."""
 
-    def __init__(
-        self,
-        module: ParallelModule,
-        call: Callable[[], list[Tensor]],
-        optimizer: torch.optim.Optimizer | None,
-        device: torch.device,
-    ) -> None:
-        self._module, self._call, self._optimizer, self._device = module, call, optimizer, device
+    def __init__(self, running: Running) -> None:
+        self._running = running
 
     def run(self, mark: Callable[[str], None] = lambda phase: None) -> list[float]:
         """Seconds of forward, backward and optimizer; `mark` is told which one begins."""
+        running = self._running
         dist.barrier()
-        synchronise(self._device)
+        synchronise(running.device)
         at = [time.perf_counter()]
         mark("forward")
-        outputs = self._call()
+        with torch.set_grad_enabled(running.module.sharding.mode == "train"):
+            outputs = running.call()
         self._mark(at)
-        if self._module.sharding.mode == "train":
+        if running.module.sharding.mode == "train":
             mark("backward")
             scalar_of(outputs).backward()  # type: ignore[no-untyped-call]
             self._mark(at)
             mark("optimizer")
-            if self._optimizer is not None:
-                self._optimizer.step()
-            self._module.zero_grad(set_to_none=True)
+            if running.optimizer is not None:
+                running.optimizer.step()
+            running.module.zero_grad(set_to_none=True)
             self._mark(at)
         found = [end - start for start, end in itertools.pairwise(at)]
         return found + [0.0] * (3 - len(found))
 
     def _mark(self, at: list[float]) -> None:
-        synchronise(self._device)
+        synchronise(self._running.device)
         at.append(time.perf_counter())
 
 
-def _memory(
-    step: _Step, module: ParallelModule, optimizer: torch.optim.Optimizer | None, device: torch.device
-) -> dict[str, int]:
+def _memory(step: Step, running: Running) -> dict[str, int]:
     """Bytes of parameters and buffers, of optimizer state, of gradients, and at the peak of a step."""
+    module, optimizer, device = running.module, running.optimizer, running.device
     states = (
         [] if optimizer is None else [x for x in pytree.tree_leaves(optimizer.state_dict()) if isinstance(x, Tensor)]
     )

@@ -4,6 +4,7 @@ A node's forward is a range around its call; its backward are the functions of a
 numbers of what was called in that range.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ def _node_by_node(module: ParallelModule) -> Iterator[None]:
 
 def node_times(module: ParallelModule, step: Callable[[], object], num_steps: int) -> NodeTimes:
     """The mean over some steps. Called by all ranks, as the steps talk."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it talks to standard error, of files that nobody asked for
     activities = [ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(ProfilerActivity.CUDA)
