@@ -36,7 +36,7 @@ def run_of(plan: Plan, factor: float = 1.0) -> RankRun:
     optimizer_s = factor * predicted["compute_parts_s"]["optimizer"]
     rest_s = factor * predicted["step_s"] - optimizer_s
     memory = predicted["memory_parts_bytes"][0]
-    sizes = {name: memory[name] for name in ("parameters", "gradients", "optimizer")}
+    sizes = {name: size for name, size in memory.items() if name != "process"}
     peak = sum(size for name, size in memory.items() if name != "process")
     operators = {name: plan.nodes[name].op.split(".")[1] for name in nodes}
     steps = [[rest_s / 3, 2 * rest_s / 3, optimizer_s]] * 3

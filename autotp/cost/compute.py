@@ -181,5 +181,6 @@ def optimizer_time_s(numel: int, dtype: str, training: Training, device: DeviceP
         return 0.0
     gradient_bytes = bytes_of(training.gradient_dtype or dtype)
     num_bytes = numel * (2 * bytes_of(dtype) + gradient_bytes) + 2 * state_bytes
-    factor = device.operator_factors.get(training.optimizer, 1.0)
-    return factor * num_bytes / device.memory_bytes_per_s + device.launch_s
+    factors, name = device.operator_factors, training.optimizer
+    launches = factors.get(f"{name}.launches", 1.0)
+    return factors.get(name, 1.0) * num_bytes / device.memory_bytes_per_s + launches * device.launch_s

@@ -23,7 +23,8 @@ class DeviceProfile:
     - `memory_bytes_per_s`: achievable memory bandwidth. `launch_s`: the least time that one operator takes.
     - `memory_bytes`: installed memory. `process_bytes`: what a process and its communicators take of it.
     - `matmul_curves`: by dtype, products with their tile and wave steps; `matmul_rate` is for dtypes without one.
-    - `operator_factors`: by operator (`gelu`, or `gelu.backward`), its measured time over the roofline's, as measured.
+    - `operator_factors`: by operator (`gelu`, or `gelu.backward`), its measured time over the roofline's, as measured;
+      of an optimizer (`adamw`, `adamw.launches`) that of its memory traffic, and its launches per parameter.
     - `host_operator_s`: what the host takes to start an operator, which no operator undercuts.
     - `operator_times_s`: by `cost.operator_key`, measured (forward, backward) seconds, which are taken instead of any model.
     - `together_factors`: by kind of work, its seconds with all ranks of a node busy, as in a step, over its seconds alone;

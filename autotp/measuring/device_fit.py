@@ -116,7 +116,7 @@ def device_json(measured: Measured, effort: Effort, date: str) -> dict[str, Any]
         if (seconds := measured.times_s.get(Item("attention", (first, *shape)).key, (0.0, 0.0))[0])
     ]
     plain = replace(plain, attention_efficiency=min(1.0, statistics.median(rates)) if rates else 0.5)
-    factors = _factors(measured, plain, first, rows[0])
+    factors = _factors(measured, plain, first, effort)
     what = f"measured: autotp profile, torch {torch.__version__}, medians; quartiles differ by {measured.spread:.0%}"
     names = (
         "memory_bytes", "matmul_flops_per_s", "matmul_efficiency", "attention_efficiency", "memory_bytes_per_s",
@@ -155,7 +155,7 @@ def _together(measured: Measured) -> dict[str, float]:
 # ---------------------------------------------------------------- factors on the roofline
 
 
-def _factors(measured: Measured, plain: DeviceProfile, dtype: str, launch_shape: tuple[int, int]) -> dict[str, float]:
+def _factors(measured: Measured, plain: DeviceProfile, dtype: str, effort: Effort) -> dict[str, float]:
     """Measured seconds over predicted ones by operator and direction, launches aside: geometric means over shapes."""
     found: dict[str, list[float]] = {}
     cpu = torch.device("cpu")
@@ -164,7 +164,7 @@ def _factors(measured: Measured, plain: DeviceProfile, dtype: str, launch_shape:
         if kind not in ("product", "batched", "attention", "memory_bound") or rest[-1] == "alone" or dtype not in rest:
             continue
         arguments = [int(each) if each.isdigit() else each for each in rest]
-        if kind == "memory_bound" and tuple(arguments[-2:]) == launch_shape:
+        if kind == "memory_bound" and tuple(arguments[-2:]) == effort.rows[0]:
             continue  # all launch
         made = samples.MAKERS[kind](*arguments, cpu)
         predicted = predict(made, plain)
@@ -175,7 +175,7 @@ def _factors(measured: Measured, plain: DeviceProfile, dtype: str, launch_shape:
                 found.setdefault(made.node.short_op + name, []).append(ratio)
     factors = {name: float(f"{statistics.geometric_mean(each):.4g}") for name, each in sorted(found.items())}
     factors["linear"] = 1.0  # what its curve was fitted to
-    factors |= _optimizer_factors(measured, plain, dtype)
+    factors |= _optimizer_factors(measured, plain, dtype, effort.optimizer)
     for known, others in SAME.items():
         for way in ("", ".backward"):
             if known + way in factors:
@@ -183,14 +183,20 @@ def _factors(measured: Measured, plain: DeviceProfile, dtype: str, launch_shape:
     return factors
 
 
-def _optimizer_factors(measured: Measured, plain: DeviceProfile, dtype: str) -> dict[str, float]:
+def _optimizer_factors(
+    measured: Measured, plain: DeviceProfile, dtype: str, shapes: Sequence[tuple[int, int]]
+) -> dict[str, float]:
+    """Launches per parameter, from small ones, and memory traffic over the model's, from large ones."""
     found = {}
-    for key, (seconds, _) in measured.times_s.items():
-        kind, name, *rest = key.split("/")
-        if kind == "optimizer" and rest[0] == dtype:
-            count, numel = int(rest[1]), int(rest[2])
-            expected = optimizer_time_s(numel, dtype, Training(optimizer=name), plain) - plain.launch_s
-            found[name] = max(seconds / count - plain.launch_s, seconds / count / 4) / expected
+    (few, small), (many, large) = shapes[0], shapes[-1]
+    for name in ("adamw", "sgd"):
+        per_small, per_large = (
+            measured.times_s[Item("optimizer", (name, dtype, count, numel)).key][0] / count
+            for count, numel in ((few, small), (many, large))
+        )
+        moved_s = optimizer_time_s(large, dtype, Training(optimizer=name), plain) - plain.launch_s
+        found[f"{name}.launches"] = max(per_small / plain.launch_s, 0.01)
+        found[name] = max(per_large - per_small, per_large / 4) / moved_s
     return found
 
 

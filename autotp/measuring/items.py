@@ -17,6 +17,7 @@ ATTENTION = ((4, 8, 128, 64), (4, 8, 256, 64), (2, 8, 512, 64))
 ATTENTION_GPU = ((4, 32, 512, 128), (2, 32, 2048, 128), (1, 32, 8192, 128), (16, 16, 1024, 64))
 ROWS = ((16, 64), (64, 1024), (512, 1024), (2048, 2048))
 ROWS_GPU = ((16, 64), (512, 4096), (4096, 4096), (8192, 16384))
+OPTIMIZER = ((16, 64), (8, 2**20))  # parameters and elements of each: all launches, and more than a cache holds
 REFERENCE = (1024, 1024, 1024)  # repeated alone and in every round: what tells a throttled device
 
 
@@ -26,7 +27,7 @@ class Effort:
 
     `least_s`: seconds that calls of one measurement are repeated for, in each round. `products`: m, n, k; `batched`: batch,
     m, n, k; `attention`: batch, heads, sequence, head; `rows`: of memory-bound operators, the smallest first, which is all
-    launch.
+    launch; `optimizer`: parameters, and elements of each, likewise.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Effort:
     rows: tuple[tuple[int, int], ...]
     dtypes: tuple[str, ...]
     reference: tuple[int, int, int] = REFERENCE
+    optimizer: tuple[tuple[int, int], ...] = OPTIMIZER
 
     @property
     def is_full(self) -> bool:
@@ -118,7 +120,7 @@ def items_of(effort: Effort, num_ranks: int, ranks_per_node: int) -> list[Item]:
     found += [Item("batched", (first, *shape)) for shape in effort.batched]
     found += [Item("memory_bound", ("add", first, *effort.rows[-1]), alone=True)]
     found += [Item("attention", (first, *effort.attention[-1]), alone=True)]
-    found += [Item("optimizer", (name, first, 16, 2**16)) for name in ("adamw", "sgd")]
+    found += [Item("optimizer", (name, first, *sizes)) for name in ("adamw", "sgd") for sizes in effort.optimizer]
     for dtype in others:
         found += [Item("product", (dtype, *shape)) for shape in effort.products]
         if dtype in PLAIN:

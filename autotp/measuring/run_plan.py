@@ -144,10 +144,7 @@ def _moves(plan: Plan, run: RankRun, scale: float) -> dict[str, Directions]:
 
 
 def _memory_parts(predicted: Mapping[str, Any], runs: Sequence[RankRun]) -> dict[str, Compared]:
-    """Of the rank that holds most. What is neither parameter, gradient nor state is activations, and what is transient."""
+    """Of the rank that holds most, by what the bytes are for, where both sides know it."""
     index = max(range(len(runs)), key=lambda rank: runs[rank].memory_bytes["peak"])
     expected, measured = predicted["memory_parts_bytes"][index], runs[index].memory_bytes
-    names = ("parameters", "gradients", "optimizer")
-    found = {name: Compared(expected.get(name, 0), measured[name]) for name in names}
-    rest = sum(size for name, size in expected.items() if name not in (*names, "process"))
-    return {**found, "activations": Compared(rest, max(0, measured["peak"] - sum(measured[name] for name in names)))}
+    return {name: Compared(expected[name], measured[name]) for name in expected if name in measured}

@@ -148,22 +148,34 @@ class Step:
 
 
 def _memory(step: Step, running: Running) -> dict[str, int]:
-    """Bytes of parameters and buffers, of optimizer state, of gradients, and at the peak of a step."""
+    """Bytes at the peak of a step, by what they are for as `dry_run.rank_memory` has it; on a GPU as far as it is known."""
     module, optimizer, device = running.module, running.optimizer, running.device
     states = (
         [] if optimizer is None else [x for x in pytree.tree_leaves(optimizer.state_dict()) if isinstance(x, Tensor)]
     )
     held = [*module.parameters(), *module.buffers()]
-    trained = [p for p in module.parameters() if p.requires_grad and module.sharding.mode == "train"]
-    found = {"parameters": _bytes(held), "optimizer": _bytes(states), "gradients": _bytes(trained)}
+    found = {"parameters": _bytes(held), "optimizer": _bytes(states)}
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         step.run()
         return {**found, "peak": int(torch.cuda.max_memory_allocated(device))}
     live = LiveStorage()
-    live.hold([*held, *states])
+    owned = set(live.hold([*held, *states]))
+    gradients: set[int] = set()
+
+    def mark(phase: str) -> None:
+        live.phase = phase
+        if phase == "optimizer":
+            gradients.update(live.numbers(p.grad for p in module.parameters() if p.grad is not None))
+
     with live:
-        step.run(lambda phase: setattr(live, "phase", phase))
+        step.run(mark)
+    found |= dict.fromkeys(("gradients", "activations", "transient"), 0)
+    for number, (num_bytes, phase) in live.at_peak().items():
+        if number not in owned:
+            found["gradients" if number in gradients else "activations" if phase == "forward" else "transient"] += (
+                num_bytes
+            )
     return {**found, "peak": live.peak_bytes()}
 
 

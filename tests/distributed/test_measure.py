@@ -27,9 +27,10 @@ def test_a_plan_is_run_and_compared() -> None:
     predicted = {name for name, each in found.communication_s.items() if each.predicted}
     assert predicted == {name for name, each in found.communication_s.items() if each.measured}, "what is priced runs"
     assert {value.node for value in plan.moves} == {name for name, both in found.moves.items() if _takes(both)}
-    for name in ("parameters", "gradients"):
-        assert found.memory_parts_bytes[name].error == 0.0
+    assert found.memory_parts_bytes["parameters"].error == 0.0
     assert found.memory_parts_bytes["optimizer"].error == pytest.approx(0.0, abs=1e-3), "but for the step counts"
+    assert set(found.memory_parts_bytes) == {"parameters", "gradients", "optimizer", "activations", "transient"}
+    assert all(each.error == pytest.approx(0.0, abs=0.1) for each in found.memory_bytes)
 
 
 def _takes(both: object) -> bool:

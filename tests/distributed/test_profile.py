@@ -20,7 +20,7 @@ from autotp.measuring.profile import profile
 
 TINY = Effort(
     "tiny", 2, 0.0005, 30.0, (1024, 65536), tuple((m, n, 32) for m in (16, 64) for n in (32, 64)), ((2, 16, 16, 16),),
-    ((1, 2, 16, 16),), ((4, 16), (32, 64), (64, 64)), ("float32",), (64, 64, 64),
+    ((1, 2, 16, 16),), ((4, 16), (32, 64), (64, 64)), ("float32",), (64, 64, 64), ((2, 16), (2, 1024)),
 )  # fmt: skip
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
