@@ -8,6 +8,7 @@ OUTLIER = 1.5  # times the median: further off than noise of a quiet machine
 DRIFT = 1.1  # the last rounds over the first
 NOISE = 0.15  # quartile distance over the median
 UNLIKE = 1.2  # ratio of medians of ranks on one kind of device
+ENOUGH = 3  # rounds, without which noise cannot be told from a device
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def kinds_by_speed(names: Sequence[str], references: Sequence[Sequence[float]]) 
     """
     found = list(names)
     for name in dict.fromkeys(names):
-        ranks = [rank for rank, each in enumerate(names) if each == name and references[rank]]
+        ranks = [rank for rank, each in enumerate(names) if each == name and len(references[rank]) >= ENOUGH]
         if not ranks:
             continue
         fastest = min(ranks, key=lambda rank: statistics.median(references[rank]))

@@ -19,7 +19,7 @@ from autotp.measuring.items import Effort
 from autotp.measuring.profile import profile
 
 TINY = Effort(
-    "tiny", 2, 0.0005, 30.0, (1024, 65536), tuple((m, n, 32) for m in (16, 64) for n in (32, 64)), ((2, 16, 16, 16),),
+    "tiny", 2, 0.0005, 600.0, (1024, 65536), tuple((m, n, 32) for m in (16, 64) for n in (32, 64)), ((2, 16, 16, 16),),
     ((1, 2, 16, 16),), ((4, 16), (32, 64), (64, 64)), ("float32",), (64, 64, 64), ((2, 16), (2, 1024)),
 )  # fmt: skip
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -65,7 +65,7 @@ def disturbed(output: Path, effort: Effort, disturb: Callable[[list[int]], None]
 
     def run() -> None:
         try:
-            endless = replace(effort, num_rounds=10**6, budget_s=600.0)
+            endless = replace(effort, num_rounds=10**6, budget_s=6000.0)
             profile(output, num_ranks=2, devices="cpu", effort=endless, group_timeout_s=group_timeout_s)
         except ProfileError as error:
             failed.append(str(error))
