@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-zoo test-ops lint bench clean
+.PHONY: demo test test-zoo test-ops samples docs lint bench clean
 .DEFAULT_GOAL := test
 
 demo: .venv/.ready
@@ -31,6 +31,10 @@ lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Sample reports in reports/samples/ and pictures of them, some two minutes.
+samples: .venv/.ready
+	$(BIN)/python docs/make_samples.py
 
 bench: .venv/.ready
 	$(BIN)/python benchmarks/step_time.py

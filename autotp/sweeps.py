@@ -87,6 +87,15 @@ def _limited(plan: Plan, limit_bytes: float | None, cluster: ClusterProfile) -> 
     return replace(plan, summary={**plan.summary, "solver": solver})
 
 
+def beside(planned: Planned, swept: Plan) -> Planned:
+    """A plan with the rows of a sweep, and its own row among them."""
+    own = row_of(planned.plan)
+    rows = [own if row["mesh"] == own["mesh"] else row for row in swept.summary["sweep"]]
+    rows += [] if own in rows else [own]
+    summary = {**planned.plan.summary, "sweep": rows, "sweep_findings": list(findings(rows))}
+    return replace(planned, plan=replace(planned.plan, summary=summary))
+
+
 def degrees(num_devices: int) -> list[int]:
     """1, 2, 4, ... and the number of devices itself. Raises AutoTPError below 1."""
     if num_devices < 1:

@@ -21,7 +21,12 @@ def clusters(
     ] = None,
     json: opt.Json = False,
 ) -> Answer:
-    """List the known clusters, or show one of them: its numbers, and where each is from."""
+    """List the known clusters, or show one of them: its numbers, and where each is from.
+
+    Example:
+
+      autotp clusters dgx-h100
+    """
     catalogue = load("hardware.catalogue")
     if name is not None:
         cluster = catalogue.load_cluster(name)

@@ -1,5 +1,6 @@
 """The `autotp` command. Exit codes: 0 done, 1 verified and different, 2 an error, 130 interrupted."""
 
+import difflib
 import importlib.metadata
 import os
 import sys
@@ -14,7 +15,7 @@ from typer.core import TyperGroup
 from autotp.errors import AutoTPError
 
 from . import clusters, compare, explain, export, measure, plan, profile, report, show, verify
-from .output import Answer, print_answer, print_error, stdout_to_stderr, tidy_warnings
+from .output import Answer, is_verbose, print_answer, print_error, stdout_to_stderr, take_settings, tidy_warnings
 
 ERROR, INTERRUPTED = 2, 130
 
@@ -23,7 +24,7 @@ class Program(TyperGroup):
     """Runs a command and prints its answer or its error; nothing else prints to standard output."""
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> Any:
-        arguments = list(sys.argv[1:] if args is None else args)
+        arguments = take_settings(list(sys.argv[1:] if args is None else args))
         as_json = "--json" in arguments and not {"--help", "--version"} & set(arguments)
         try:
             sys.exit(self._run(arguments, as_json, {**extra, "standalone_mode": False}))
@@ -37,7 +38,7 @@ class Program(TyperGroup):
                 answer = super().main(arguments, **extra)
         except (AutoTPError, typer.TyperException) as error:
             _traceback_if_wanted()
-            print_error(str(error), as_json=as_json)
+            print_error(_words(error), as_json=as_json)
             return ERROR
         except Exception as error:  # noqa: BLE001  # the last boundary: a user sees one line, never a traceback
             _traceback_if_wanted()
@@ -53,12 +54,27 @@ class Program(TyperGroup):
         return int(answer or 0)
 
 
+def _words(error: Exception) -> str:
+    """What is wrong and, for a word that was mistyped, what was meant."""
+    message: str = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+    found = getattr(error, "possibilities", None)
+    if found:
+        message = f"{str(error).rstrip('.')}: did you mean {' or '.join(found)}?"
+    elif "No such option" in message and (context := getattr(error, "ctx", None)) is not None:
+        known = [name for parameter in context.command.params for name in parameter.opts]
+        close = difflib.get_close_matches(getattr(error, "option_name", ""), known, n=1)
+        message += f": did you mean {close[0]}?" if close else ""
+    elif "Missing" in message and (context := getattr(error, "ctx", None)) is not None:
+        message = f"{message.rstrip('.')}; {context.command_path} --help tells more"
+    return message
+
+
 def _traceback_if_wanted() -> None:
-    if os.environ.get("AUTOTP_DEBUG"):
+    if os.environ.get("AUTOTP_DEBUG") or is_verbose():
         traceback.print_exc()
 
 
-app = typer.Typer(cls=Program, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Program, add_completion=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command("plan")(plan.plan)
 app.command("show")(show.show)
 app.command("verify")(verify.verify)
@@ -83,7 +99,17 @@ def autotp(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    """Plan how to split a PyTorch model over devices, and check the result.
+    """Plan how to split a PyTorch model over devices, see why, and check the result.
+
+    --quiet (no progress, no warnings) and --verbose (every stage with its seconds, tracebacks) may stand anywhere.
+
+    Examples:
+
+      autotp plan examples/llama.py --set size=8b --cluster dgx-h100 --devices 8 -o llama.plan.json --report llama.html
+
+      autotp explain llama.plan.json layers.0.mlp.down_proj
+
+      autotp verify examples/llama.py --devices 2 --backend gloo
 
     Exit codes: 0 done, 1 verified and the numbers differ, 2 an error. AUTOTP_DEBUG=1 prints tracebacks.
     """

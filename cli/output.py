@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
-from rich.status import Status
 from rich.text import Text
 
 PIPE_WIDTH = 160  # columns of tables where standard output is not a terminal
@@ -46,9 +46,56 @@ def print_error(message: str, *, as_json: bool) -> None:
         _print_line("error: ", "bold red", message)
 
 
-def progress(stage: str) -> Status:
-    """A context in which a terminal shows the stage at work; `update` names the next stage."""
-    return _console(sys.stderr).status(f"{stage} ...")
+def take_settings(arguments: list[str]) -> list[str]:
+    """The arguments without `--quiet` and `--verbose`, which may stand anywhere and hold for the whole process."""
+    for name in ("quiet", "verbose"):
+        if f"--{name}" in arguments:
+            os.environ[f"AUTOTP_{name.upper()}"] = "1"
+    return [argument for argument in arguments if argument not in ("--quiet", "--verbose")]
+
+
+def is_quiet() -> bool:
+    return bool(os.environ.get("AUTOTP_QUIET"))
+
+
+def is_verbose() -> bool:
+    return bool(os.environ.get("AUTOTP_VERBOSE"))
+
+
+class Stages:
+    """Shows the stage at work: on a terminal with the seconds it takes, and with `--verbose` as a line each."""
+
+    def __init__(self, stage: str) -> None:
+        self._console = _console(sys.stderr)
+        self._status = None if is_quiet() or is_verbose() else self._console.status(f"{stage} ...")
+        self._stage, self._began = stage, time.perf_counter()
+
+    def update(self, stage: str) -> None:
+        """The next stage begins."""
+        self._end()
+        self._stage, self._began = stage.removesuffix(" ..."), time.perf_counter()
+        if self._status is not None:
+            self._status.update(f"{self._stage} ...")
+
+    def _end(self) -> None:
+        if is_verbose():
+            took_s = time.perf_counter() - self._began
+            self._console.print(f"{took_s:8.2f} s  {self._stage}", soft_wrap=True)
+
+    def __enter__(self) -> "Stages":
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+        self._end()
+
+
+def progress(stage: str) -> Stages:
+    """A context in which the stage at work is shown; `update` names the next stage."""
+    return Stages(stage)
 
 
 @contextmanager
@@ -58,7 +105,7 @@ def tidy_warnings() -> Iterator[None]:
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         text = " ".join(str(message).split())
-        if text not in said:
+        if text not in said and not is_quiet():
             said.add(text)
             _print_line("warning: ", "yellow", text)
 

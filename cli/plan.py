@@ -1,5 +1,6 @@
 """`autotp plan`: how to split a model, and what it takes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -67,7 +68,10 @@ def plan(
     strict: Annotated[bool, typer.Option("--strict", help="An operator without a rule is an error.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the plan here.")] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="Write a report as an HTML page here.")
+        Path | None,
+        typer.Option(
+            "--report", metavar="FILE", help="Write a report as an HTML page here, with a sweep over degrees."
+        ),
     ] = None,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Try tp=1, 2, 4, ... up to --devices; the plan is the fastest that fits.")
@@ -80,7 +84,16 @@ def plan(
     ] = False,
     json: opt.Json = False,
 ) -> Answer:
-    """Plan how to split MODEL over a mesh of a cluster: the fastest plan that fits."""
+    """Plan how to split MODEL over a mesh of a cluster: the fastest plan that fits.
+
+    Examples:
+
+      autotp plan examples/llama.py --set size=8b --cluster dgx-h100 --devices 8 -o llama.plan.json
+
+      autotp plan config.json --batch 2 --seq 2048 --mesh dp=2,tp=8 --cluster dgx-h100-x2 --report report.html
+
+      autotp plan examples/mlp.py --devices 8 --cluster pcie-8xl4 --sweep --what-if "link.intra.bandwidth*=2"
+    """
     axes = opt.parse_mesh(devices, mesh)
     if sweep and mesh is not None:
         raise AutoTPError(f"--sweep and --mesh {mesh} exclude each other: give the most devices by --devices")
@@ -118,10 +131,15 @@ def plan(
             planned = load("sweeps").timed_sweep(source, None, devices=devices, **common)
         else:
             planned = api.timed_plan(source, mesh=axes, dynamic=dynamic, memory_curve=memory_curve, **common)
+        if report is not None and not sweep:  # a report says what other degrees would do
+            sweeps, free = load("sweeps"), replace(asked, force=(), forbid=())
+            swept = sweeps.timed_sweep(source, None, devices=planned.plan.mesh.num_ranks, **{**common, "options": free})
+            planned = sweeps.beside(planned, swept.plan)
+        if report is not None:
+            status.update("drawing ...")
+            load("report.files").write_page(planned.plan, report)
     if output is not None:
         load("plan_file").save(planned.plan, output)
-    if report is not None:
-        load("report.files").write_page(planned.plan, report)
     data = {
         **summary_json(planned.plan),
         "timing": dict(planned.timing),

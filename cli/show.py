@@ -33,7 +33,12 @@ def show(
     rank: Annotated[int, typer.Option("--rank", metavar="N", help="Whose code.")] = 0,
     json: opt.Json = False,
 ) -> Answer:
-    """Show PLAN: its summary, or one side of it."""
+    """Show PLAN: its summary, or one side of it.
+
+    Example:
+
+      autotp show llama.plan.json --collectives
+    """
     if (node is not None) + parameters + collectives + code > 1:
         raise AutoTPError("--node, --parameters, --collectives and --code exclude each other: choose one")
     with progress("reading the plan") as status:

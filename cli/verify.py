@@ -44,6 +44,10 @@ def verify(
     """Compare outputs, every gradient, and parameters after an SGD step, of MODEL split and whole.
 
     Exit code 0 when they agree, 1 when they differ, 2 on an error.
+
+    Example:
+
+      autotp verify examples/llama.py --devices 2 --backend gloo
     """
     axes = opt.parse_mesh(devices, mesh)
     chosen = opt.parse_settings(settings)

@@ -71,9 +71,10 @@ class Page:
             raise RuntimeError(found["exceptionDetails"])
         return found["result"].get("value")
 
-    def screenshot(self, path: Path) -> None:
-        """Of the whole page, top to bottom."""
-        found = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+    def screenshot(self, path: Path, clip: tuple[float, float, float, float] | None = None) -> None:
+        """Of the whole page, top to bottom, or of `clip`: left, top, width, height."""
+        part = {"clip": dict(zip(("x", "y", "width", "height"), clip, strict=True), scale=1)} if clip else {}
+        found = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, **part)
         path.write_bytes(base64.b64decode(found["data"]))
 
     @property

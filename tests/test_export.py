@@ -4,11 +4,14 @@ import json
 import re
 import shutil
 import subprocess
+from functools import cache
 
 import networkx as nx
 import pytest
-from report_plans import llama_plan, small_plan
+from report_plans import ROOT, llama_plan, small_plan
 
+import autotp
+from autotp.capture.model_file import load_model
 from autotp.errors import AutoTPError, PlanError
 from autotp.interchange.graphs import graphviz, node_link, to_networkx
 from autotp.interchange.roles import Role, roles, wildcards
@@ -44,18 +47,25 @@ def test_megatron_notes_are_a_table(plan: Plan) -> None:
     assert "--tensor-model-parallel-size 2" in text
 
 
+@cache
+def fused_plan() -> Plan:
+    """Megatron's plan of a model whose q, k and v are one linear layer, and whose head is tied."""
+    model = load_model(str(ROOT / "examples" / "nanogpt.py"))
+    return autotp.plan(model, mesh="tp=2", cluster="dgx-h100", strategy="megatron")
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
         ("llama", r"has unequal shards \("),
         ("nanogpt", r"is split in [0-9]+ blocks \(a fused projection"),
         ("nanogpt", "tied"),
-        ("nanogpt", "ZeRO"),
+        ("mlp", "ZeRO"),
         ("resnet", "split for conv2d"),
     ],
 )
 def test_what_others_cannot_express_is_refused_with_the_reason(name: str, reason: str) -> None:
-    planned = llama_plan("tp=3") if name == "llama" else small_plan(name)
+    planned = {"llama": lambda: llama_plan("tp=3"), "nanogpt": fused_plan}.get(name, lambda: small_plan(name))()
     assert any(re.search(reason, sentence) for sentence in roles(planned).refused)
     for target in ("dtensor", "transformers", "megatron-notes"):
         with pytest.raises(PlanError, match=f"{target} cannot express this plan"):

@@ -1,5 +1,6 @@
 """The profiles that come with the package, and those in files of the user's."""
 
+import difflib
 import json
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -40,7 +41,9 @@ def load_cluster(name_or_path: str | Path) -> ClusterProfile:
     path = Path(name_or_path)
     if path.suffix == ".json" or len(path.parts) > 1:
         return _cluster(_read(path), text)
-    raise ProfileError(f"unknown cluster {text!r}: known are {', '.join(list_clusters())}; or give a .json file")
+    close = difflib.get_close_matches(text, list_clusters(), n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise ProfileError(f"unknown cluster {text!r}: {hint}Known are {', '.join(list_clusters())}; or give a .json file")
 
 
 def _cluster(data: Any, where: str) -> ClusterProfile:

@@ -104,7 +104,8 @@ def balance_figure(plan: Plan, width: float = WIDTH) -> Figure:
 
 def scaling_figure(plan: Plan, width: float = WIDTH) -> Figure:
     """Step time over degrees, by a sweep, with Megatron's plan and a perfect division of the first degree."""
-    rows = plan.summary["sweep"]
+    rows = [row for row in plan.summary["sweep"] if "," not in row["mesh"]]  # over one axis
+    own = [row for row in plan.summary["sweep"] if row not in rows]
     with axes(width, 3.0) as (fig, ax):
         ranks = [row["num_ranks"] for row in rows]
         ax.plot(ranks, [row["step_s"] for row in rows], "o-", color=LIGHT["forward"], label="this planner")
@@ -113,6 +114,8 @@ def scaling_figure(plan: Plan, width: float = WIDTH) -> Figure:
             ax.plot(*zip(*megatron, strict=True), "s--", color=LIGHT["communication"], label="Megatron's plan")
         ideal = [rows[0]["step_s"] * ranks[0] / n for n in ranks]
         ax.plot(ranks, ideal, ":", color=LIGHT["muted"], label="perfect division")
+        for row in own:
+            ax.plot(row["num_ranks"], row["step_s"], "D", color=LIGHT["optimizer"], label=row["mesh"])
         unfit = [row for row in rows if not row["fits"]]
         ax.plot([r["num_ranks"] for r in unfit], [r["step_s"] for r in unfit], "x", markersize=11,
                 markeredgewidth=2, color=LIGHT["limit"], label="does not fit")  # fmt: skip
@@ -122,7 +125,12 @@ def scaling_figure(plan: Plan, width: float = WIDTH) -> Figure:
         ax.set_xticks(ranks, [row["mesh"] for row in rows])
         ax.minorticks_off()
         shown = sorted({*(row["step_s"] for row in rows), min(ideal)})
-        ax.set_yticks(shown, [seconds(value) for value in shown])
+        room = (shown[-1] / shown[0]) ** (1 / 12)  # a tick needs a twelfth of the height
+        ticks: list[float] = []
+        for value in shown:
+            if not ticks or value > ticks[-1] * room:
+                ticks.append(value)
+        ax.set_yticks(ticks, [seconds(value) for value in ticks])
         legend(ax)
         return fig
 

@@ -1,6 +1,6 @@
 """The sections of the page in order: what each says, and which figures and tables it shows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -116,22 +116,13 @@ def _redistributions(plan: Plan) -> Section:
 def _scaling(plan: Plan) -> Section:
     rows = plan.summary.get("sweep") or []
     if not rows:
-        text = (
+        untried = (
             "Other degrees were not tried. `autotp plan MODEL --sweep` (or `--report`) plans them all and keeps them.",
         )
-        return Section("scaling", "Over how many devices?", "decided", text)
+        return Section("scaling", "Over how many devices?", "decided", untried)
+    text = tuple(f"{finding[0].upper()}{finding[1:]}." for finding in plan.summary["sweep_findings"])
     table = html_table("scaling", frames.scaling(plan))
-    return Section("scaling", "Over how many devices?", "predicted", _scaling_text(rows), ("scaling",), (table,))
-
-
-def _scaling_text(rows: list[Mapping[str, object]]) -> tuple[str, ...]:
-    fitting = [row for row in rows if row.get("fits")]
-    unfit = [str(row["mesh"]) for row in rows if not row.get("fits")]
-    text = [f"{', '.join(unfit)} {'do' if unfit[1:] else 'does'} not fit."] if unfit else []
-    if fitting:
-        best = min(fitting, key=lambda row: float(str(row["step_s"])))
-        text.insert(0, f"The fastest that fits is {best['mesh']}, with {seconds(float(str(best['step_s'])))} a step.")
-    return (" ".join(text),)
+    return Section("scaling", "Over how many devices?", "predicted", text, ("scaling",), (table,))
 
 
 def _balance(plan: Plan) -> Section:
