@@ -15,11 +15,25 @@ from autotp.hardware.profile import COLLECTIVES, CollectiveProfile
 from autotp.mesh import Mesh
 
 SHIPPED = [
+    "aws-p4d-x2",
+    "aws-p5-x2",
+    "aws-p5e-x2",
+    "aws-p5en-x2",
+    "aws-p6-b200-x2",
+    "azure-nc96ads-a100-v4",
     "cpu",
     "dgx-a100",
     "dgx-a100-x2",
+    "dgx-b300",
+    "dgx-b300-x2",
     "dgx-h100",
     "dgx-h100-x2",
+    "dgx-h200",
+    "dgx-h200-x2",
+    "dgx2-x2",
+    "gb200-nvl72",
+    "gcp-a3-high-x2",
+    "gcp-a3-mega-x2",
     "pcie-2xa100-2xrtx4090",
     "pcie-4xrtx4090",
     "pcie-8xl4",
@@ -61,8 +75,16 @@ def test_measured_devices_and_links_are_marked() -> None:
         "A100-SXM4-80GB", "H100-SXM5-80GB", "cpu-thread",
     ]  # fmt: skip
     assert [name for name in SHIPPED if load_cluster(name).links["intra"].is_measured] == [
-        "cpu", "dgx-a100", "dgx-a100-x2", "dgx-h100", "dgx-h100-x2",
+        "azure-nc96ads-a100-v4", "cpu", "dgx-a100", "dgx-a100-x2", "dgx-h100", "dgx-h100-x2",
     ]  # fmt: skip
+
+
+def test_pairs_with_a_bridge_are_told_from_others() -> None:
+    cluster = load_cluster("azure-nc96ads-a100-v4")
+    mesh = Mesh.parse("dp=2,tp=2")
+    pairs, across = (cluster.link(mesh, axis).collective("all_reduce").at(2)[1] for axis in (1, 0))
+    assert pairs > 5 * across
+    assert cluster.link(Mesh.parse("tp=4"), 0).collective("all_reduce").at(4)[1] == pytest.approx(across, rel=0.05)
 
 
 def test_the_last_axis_lies_inside_a_node() -> None:
