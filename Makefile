@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-zoo test-ops samples docs lint bench clean
+.PHONY: demo test test-zoo test-ops test-mutations samples docs lint bench clean
 .DEFAULT_GOAL := test
 
 demo: .venv/.ready
@@ -26,6 +26,10 @@ test-zoo: .venv/.ready
 test-ops: .venv/.ready
 	$(BIN)/python tests/rules/sweep.py
 	$(BIN)/python tests/coverage_page.py
+
+# Rules broken on purpose, one at a time: the execution check must find every one.
+test-mutations: .venv/.ready
+	$(BIN)/python tests/mutate_rules.py
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from autotp.hardware.catalogue import load_cluster
     from autotp.mesh import Mesh
     from autotp.plans import Plan
+    from autotp.rules.custom import register_rule
     from autotp.sweeps import sweep
     from autotp.verification import verify
 
@@ -23,11 +24,14 @@ _HOME = {
     "load_cluster": "autotp.hardware.catalogue",
     "parallelize": "autotp.api",
     "plan": "autotp.api",
+    "register_rule": "autotp.rules.custom",
     "sweep": "autotp.sweeps",
     "verify": "autotp.verification",
 }
 
-__all__ = ["AutoTPError", "Mesh", "Plan", "auto_shard", "load_cluster", "parallelize", "plan", "sweep", "verify"]
+__all__ = [
+    "AutoTPError", "Mesh", "Plan", "auto_shard", "load_cluster", "parallelize", "plan", "register_rule", "sweep", "verify",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

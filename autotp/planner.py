@@ -47,7 +47,7 @@ def checked_rules(graph: Graph, *, is_strict: bool = False) -> tuple[dict[str, O
                 f"no rule for {node.op} (node {node.name} in {node.module or 'the model'}): it runs whole on every rank"
             )
             if is_strict:
-                raise RuleError(message + "; drop --strict to accept that, or add a rule (ARCHITECTURE.md tells how)")
+                raise RuleError(message + "; drop --strict to accept that, or give it a rule with autotp.register_rule")
             warnings.warn(message)
     return rules_of(graph), tuple(unknown)
 

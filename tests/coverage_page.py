@@ -16,8 +16,8 @@ Written by `python tests/coverage_page.py` from what was run; not edited by hand
 
 OPERATORS = """## Operators
 
-`make test-ops` runs torch's own sample inputs (`op_db` of torch {torch}) of every operator under every strategy of its
-rule: every factor cut in equal, unequal, empty and several blocks, deferred gradients, partial sums, on two and three
+`make test-ops` runs torch's own sample inputs (`op_db` of torch {torch}, {limit} of an entry at most) of every operator
+under every strategy of its rule: every factor cut in equal, unequal, empty and several blocks, deferred gradients, partial sums, on two and three
 ranks and pairs of cuts on a mesh of two by two. Results, gradients and what is written to are compared with the whole.
 
 {num} operators, {split} of which may be split; {samples} samples, {strategies} strategies, none wrong.
@@ -31,6 +31,7 @@ def operators(found: dict[str, Any]) -> str:
     rows = found["operators"]
     total = OPERATORS.format(
         torch=found["torch"],
+        limit=found["samples"],
         num=len(rows),
         split=sum(row["is_split"] for row in rows.values()),
         samples=f"{sum(row['samples'] for row in rows.values()):,}",

@@ -15,7 +15,9 @@ import autotp
 from autotp.capture.export import capture
 
 ROOT = Path(__file__).parent.parent
-NAMES = ["AutoTPError", "Mesh", "Plan", "auto_shard", "load_cluster", "parallelize", "plan", "sweep", "verify"]
+NAMES = [
+    "AutoTPError", "Mesh", "Plan", "auto_shard", "load_cluster", "parallelize", "plan", "register_rule", "sweep", "verify",
+]  # fmt: skip
 
 
 def python(code: str) -> str:

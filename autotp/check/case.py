@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autotp.check.options import Option
-from autotp.check.parts import compare, scatter
+from autotp.check.parts import compare, same_draws, scatter
 from autotp.check.sample import (
     Sample,
     call,
@@ -53,7 +53,8 @@ class Case:
         whole = call(sample.op, self._with([t.clone() for t in self.operands]))
         self.node = Node("sample", "op", sample.op, inputs, tuple(map(spec_of, whole)), arguments)
         self.rule = rule_for(self.node, self.specs, sample.tiles)
-        self.shapes_only = sample.shapes_only or self.rule.local.get("*") == "seeded"
+        self.is_drawn = self.rule.local.get("*") == "seeded"
+        self.shapes_only = sample.shapes_only or self.is_drawn
         fixed = {*sample.mutated, *sample.constant}
         trained = [is_float(t) and i not in fixed and not self.shapes_only for i, t in enumerate(self.operands)]
         self.leaves = [t.clone().requires_grad_(wanted) for t, wanted in zip(self.operands, trained, strict=True)]
@@ -120,10 +121,9 @@ class Case:
     def _wrong(self, strategy: Strategy, runs: "Sequence[Run]", mesh: Mesh) -> str:
         for i, (whole, placement) in enumerate(zip(self.results, strategy.results, strict=True)):
             parts = [made[i] for made, _, _ in runs]
-            wrong = compare(
-                whole.detach(), parts, placement, mesh, "P", self.tolerance, shapes_only=self.shapes_only
-            )  # fmt: skip
-            if wrong:
+            compared = "copies" if self.is_drawn else "shapes" if self.shapes_only else "values"
+            wrong = compare(whole.detach(), parts, placement, mesh, "P", self.tolerance, compared=compared)
+            if wrong := wrong or (same_draws(parts, placement, mesh) if self.is_drawn else ""):
                 return f"result {i}: {wrong}"
         for i, placement in enumerate(strategy.operands):
             gradient = self.gradients[i]

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -12,16 +13,19 @@ from autotp.mesh import Mesh
 from autotp.placement import Placement, held_spans, local_shape
 
 
-def positions(shape: Sequence[int], placement: Placement, coordinates: Sequence[int]) -> list[Tensor]:
+@lru_cache(maxsize=1 << 12)
+def positions(shape: tuple[int, ...], placement: Placement, coordinates: tuple[int, ...]) -> tuple[Tensor, ...]:
     """Indices of the elements that a rank holds, per dim."""
     held = [held_spans(extent, dim, placement, coordinates) for dim, extent in enumerate(shape)]
-    return [
+    return tuple(
         torch.tensor([i for start, n in spans for i in range(start, start + n)], dtype=torch.long) for spans in held
-    ]
+    )
 
 
-def part_of(whole: Tensor, placement: Placement, coordinates: Sequence[int]) -> Tensor:
-    for dim, index in enumerate(positions(whole.shape, placement, coordinates)):
+def part_of(whole: Tensor, placement: Placement, coordinates: tuple[int, ...]) -> Tensor:
+    if all(state.kind != "S" for state in placement):
+        return whole
+    for dim, index in enumerate(positions(tuple(whole.shape), placement, coordinates)):
         if len(index) != whole.shape[dim]:
             whole = whole.index_select(dim, index)
     return whole
@@ -53,11 +57,11 @@ def compare(
     partial: str,
     tolerance: float,
     *,
-    shapes_only: bool = False,
+    compared: str = "values",
 ) -> str:
     """What is wrong with the ranks' parts, put together by their states; empty where nothing is.
 
-    Shards in place, `partial` added, copies equal.
+    Shards in place, `partial` added, copies equal. `compared`: `"values"`, `"copies"` (with each other alone), `"shapes"`.
     """
     total = torch.zeros(whole.shape, dtype=whole.dtype if whole.dtype != torch.bool else torch.long)
     copies: dict[tuple[int, ...], Tensor] = {}
@@ -72,11 +76,26 @@ def compare(
         key = tuple(0 if axis in copied else k for axis, k in enumerate(c))
         if key == c:
             copies[key] = part
-            index = torch.meshgrid(*positions(whole.shape, placement, c), indexing="ij") if whole.dim() else ()
-            total[index] += part
-        elif not shapes_only and (wrong := difference(copies[key], part, tolerance)):
+            if expected == tuple(whole.shape):
+                total += part
+            else:
+                total[torch.meshgrid(*positions(tuple(whole.shape), placement, c), indexing="ij")] += part
+        elif compared != "shapes" and (wrong := difference(copies[key], part, tolerance)):
             return f"rank {rank} has another copy: {wrong}"
-    return "" if shapes_only else difference(whole.to(total.dtype), total, tolerance)
+    return "" if compared != "values" else difference(whole.to(total.dtype), total, tolerance)
+
+
+MIN_DRAWS = 16  # fewer may be alike by chance
+
+
+def same_draws(parts: Sequence[Tensor], placement: Placement, mesh: Mesh) -> str:
+    """Which ranks drew the same numbers for different parts of a tensor; empty where none did."""
+    cut = [axis for axis, state in enumerate(placement) if state.kind == "S"]
+    for (a, x), (b, y) in itertools.combinations(enumerate(parts), 2):
+        is_other = any(mesh.coordinates(a)[axis] != mesh.coordinates(b)[axis] for axis in cut)
+        if is_other and x.shape == y.shape and x.numel() >= MIN_DRAWS and torch.equal(x, y) and x.unique().numel() > 1:
+            return f"ranks {a} and {b} draw the same numbers for different parts"
+    return ""
 
 
 def difference(whole: Tensor, found: Tensor, tolerance: float) -> str:

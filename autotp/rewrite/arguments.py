@@ -8,7 +8,7 @@ from autotp.rewrite.share import Share
 
 RESHAPES = (
     *("view", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "ravel", "_reshape_alias"),
-    *("view_copy", "squeeze_copy", "unsqueeze_copy", "atleast_1d", "atleast_2d", "atleast_3d"),
+    *("view_copy", "squeeze_copy", "unsqueeze_copy"),
 )
 SPLITS = (
     *("split", "chunk", "tensor_split", "hsplit", "vsplit", "dsplit"),

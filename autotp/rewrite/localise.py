@@ -56,7 +56,7 @@ def localise(node: Node, rule: OpRule, strategy: Strategy, mesh: Mesh, coordinat
         op = RENAMED.get(node.short_op, node.op)
         arguments = dict(ARGUMENTS[node.short_op](share)) if node.short_op in ARGUMENTS else {}
         arguments |= {name: share.size(letter) for name, letter in rule.local_sizes.items()}
-    if not local and _is_empty(share):
+    if local <= {"seeded"} and _is_empty(share):  # where nothing is made nothing is drawn
         local = {"empty"}
     if not local:
         return LocalCall(op, arguments)

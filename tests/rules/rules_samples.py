@@ -18,6 +18,7 @@ def op(name: str, *args: Any, **kwargs: Any) -> Sample:
 
 
 def draw(name: str, *args: Any, **kwargs: Any) -> Sample:
+    """A sample of an operator whose values are drawn, or not defined."""
     name = name if "." in name else f"{name}.default"
     return Sample(f"aten.{name}", args, kwargs, shapes_only=True)
 
@@ -121,9 +122,9 @@ POINTWISE = [
     op("addcdiv", f(2, 3), f(3), positive(2, 3), value=0.5),
     op("dropout", f(2, 3), 0.0, True),
     op("dropout", f(2, 3), 0.3, False),
-    draw("dropout", f(4, 6), 0.5, True),
-    draw("bernoulli", positive(2, 3).clamp(0, 1)),
-    draw("rand_like", f(2, 3)),
+    draw("dropout", torch.ones(8, 12), 0.5, True),
+    draw("bernoulli", torch.full((8, 12), 0.5)),
+    draw("rand_like", f(8, 12)),
     draw("randn_like", f(2, 3)),
     draw("randint_like", f(2, 3), 5),
     op("copy", f(2, 3), f(3), constant=(0, 1)),
@@ -366,7 +367,7 @@ ATTENTION = [
     op("scaled_dot_product_attention", f(2, 6, 4, 5), f(2, 1, 4, 5), f(2, 1, 4, 5), enable_gqa=True, min_cuts=4),
     op("scaled_dot_product_attention", f(3, 4, 5), f(3, 6, 5), f(3, 6, 5), min_cuts=3),
     op("scaled_dot_product_attention", f(4, 5), f(6, 5), f(6, 5), min_cuts=2),
-    draw("scaled_dot_product_attention", f(2, 3, 4, 5), f(2, 3, 6, 5), f(2, 3, 6, 5), None, 0.5),
+    draw("scaled_dot_product_attention", *[torch.ones(2, 4, 6, 5)] * 3, None, 0.5),
 ]
 
 CONVOLUTION = [

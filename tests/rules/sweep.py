@@ -66,11 +66,11 @@ def sweep(entry: str, max_samples: int = MAX_SAMPLES, ranks: Sequence[int] = (2,
     return rows
 
 
-def _job(entry: str) -> tuple[str, dict[str, Row] | str, float]:
+def _job(entry: str, max_samples: int) -> tuple[str, dict[str, Row] | str, float]:
     torch.set_num_threads(1)
     started = time.perf_counter()
     try:
-        found: dict[str, Row] | str = sweep(entry)
+        found: dict[str, Row] | str = sweep(entry, max_samples)
     except Exception as error:  # noqa: BLE001 - reported as a failure of the entry
         found = f"{type(error).__name__}: {error}"
     return entry, found, time.perf_counter() - started
@@ -80,13 +80,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("entries", nargs="*")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--samples", type=int, default=MAX_SAMPLES, help="of one entry at most")
     options = parser.parse_args()
     names = options.entries or list(ENTRIES)
     rows: dict[str, Row] = {}
     broken: list[str] = []
     started = time.perf_counter()
     with ProcessPoolExecutor(options.jobs) as pool:
-        for entry, found, seconds in pool.map(_job, names):
+        for entry, found, seconds in pool.map(_job, names, [options.samples] * len(names)):
             if isinstance(found, str):
                 broken.append(f"{entry}: {found}")
                 print(f"BROKEN {broken[-1]}", file=sys.stderr, flush=True)
@@ -112,11 +113,11 @@ def main() -> int:
     )
     failed = bool(broken or wrong or unexplained)
     if not options.entries and not failed:
-        keep(rows)
+        keep(rows, options.samples)
     return int(failed)
 
 
-def keep(rows: dict[str, Row]) -> None:
+def keep(rows: dict[str, Row], max_samples: int) -> None:
     table = {
         op: {
             "samples": row.num_samples, "strategies": row.num_strategies, "is_split": row.is_split,
@@ -124,9 +125,10 @@ def keep(rows: dict[str, Row]) -> None:
         }
         for op, row in sorted(rows.items())
     }  # fmt: skip
+    facts = {"torch": torch.__version__.split("+")[0], "samples": max_samples}
     KEPT.parent.mkdir(parents=True, exist_ok=True)
     aside = KEPT.with_suffix(".new")
-    aside.write_text(json.dumps({"torch": torch.__version__.split("+")[0], "operators": table}, indent=1) + "\n")
+    aside.write_text(json.dumps(facts | {"operators": table}, indent=1) + "\n")
     aside.rename(KEPT)
 
 
