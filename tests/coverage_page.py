@@ -17,8 +17,9 @@ Written by `python tests/coverage_page.py` from what was run; not edited by hand
 OPERATORS = """## Operators
 
 `make test-ops` runs torch's own sample inputs (`op_db` of torch {torch}, {limit} of an entry at most) of every operator
-under every strategy of its rule: every factor cut in equal, unequal, empty and several blocks, deferred gradients, partial sums, on two and three
-ranks and pairs of cuts on a mesh of two by two. Results, gradients and what is written to are compared with the whole.
+under every strategy of its rule: every factor cut in equal, unequal, empty and several blocks, deferred gradients, partial
+sums, on two and three ranks and pairs of cuts on a mesh of two by two. Results, gradients and what is written to are
+compared with the whole.
 
 {num} operators, {split} of which may be split; {samples} samples, {strategies} strategies, none wrong.
 

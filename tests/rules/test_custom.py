@@ -35,7 +35,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _backward(ctx: object, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     x, weight = ctx.saved_tensors
-    into_bias = gradient.flatten(0, -2).sum(0) if ctx.needs_input_grad[2] else None
+    into_bias = gradient.flatten(0, -2).sum(0) if any(ctx.needs_input_grad[2:]) else None
     return 2 * gradient @ weight, 2 * gradient.flatten(0, -2).T @ x.flatten(0, -2), into_bias
 
 
