@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from autotp.capture.export import Captured
-from autotp.cost.training import Training, optimizer_state_bytes, step_transient_bytes
+from autotp.cost.training import Training, bytes_of, optimizer_state_bytes, step_transient_bytes
 from autotp.graph import TensorSpec
 from autotp.hardware.cluster import ClusterProfile
 from autotp.plans import Plan
@@ -59,12 +59,19 @@ class ShapeCommunicator:
         return [piece.view(tuple(shape)) for piece, shape in zip(torch.split(received, sizes), shapes, strict=True)]
 
 
-def rank_memory(captured: Captured, plan: Plan, rank: int, training: Training, device_kind: str = "cpu") -> Parts:
-    """Bytes of one rank at the peak of a step, by what they are for: their sum is the peak.
+@dataclass(frozen=True)
+class _Run:
+    """What one rank's step did: its tracker, and the numbers of storages of parameters and buffers, and of gradients."""
 
-    `activations` are tensors of the forward (inputs too) that are alive then, `transient` all else. The step is not the
-    first: the optimizer has its state, and gradients were freed after the last one unless they are accumulated.
-    """
+    live: LiveStorage
+    owned: frozenset[int]
+    gradients: frozenset[int]
+    trained: tuple[tuple[int, str], ...]  # elements and dtype
+    own_bytes: int
+    input_bytes: int
+
+
+def _run(captured: Captured, plan: Plan, rank: int, training: Training, device_kind: str) -> _Run:
     with FakeTensorMode(allow_non_fake_inputs=True):
         communicators: dict[str, Communicator] = {
             name: ShapeCommunicator(name, coordinate, size)
@@ -74,7 +81,7 @@ def rank_memory(captured: Captured, plan: Plan, rank: int, training: Training, d
         if device_kind == "cuda":
             _use_fused_dropout(module.graph_module)
         live = LiveStorage()
-        owned = set(live.hold([*module.parameters(), *module.buffers()]))
+        owned = frozenset(live.hold([*module.parameters(), *module.buffers()]))
         own_bytes = live.peak_bytes()
         trained = [p for p in module.parameters() if p.requires_grad and plan.mode == "train"]
         if training.accumulation > 1:
@@ -83,20 +90,37 @@ def rank_memory(captured: Captured, plan: Plan, rank: int, training: Training, d
             live.hold(p.grad for p in trained if p.grad is not None)
         inputs = [torch.empty(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in _inputs(captured)]
         run_step(module, inputs, live)
-        gradients = live.numbers(p.grad for p in trained if p.grad is not None)
-    sizes = [(p.numel(), str(p.dtype).removeprefix("torch.")) for p in trained]
-    state_bytes = sum(optimizer_state_bytes(numel, dtype, training) for numel, dtype in sizes)
-    parts = {"parameters": own_bytes, "gradients": 0, "optimizer": state_bytes, "activations": 0, "transient": 0}
-    for number, (num_bytes, phase) in live.at_peak().items():
-        if number not in owned:
-            kind = "gradients" if number in gradients else "activations" if phase == "forward" else "transient"
+        gradients = frozenset(live.numbers(p.grad for p in trained if p.grad is not None))
+    sizes = tuple((p.numel(), str(p.dtype).removeprefix("torch.")) for p in trained)
+    return _Run(live, owned, gradients, sizes, own_bytes, _num_bytes(inputs))
+
+
+def rank_memory(captured: Captured, plan: Plan, rank: int, training: Training, device_kind: str = "cpu") -> Parts:
+    """Bytes of one rank at the peak of a step, by what they are for: their sum is the peak.
+
+    `activations` are tensors of the forward (inputs too) that are alive then, `transient` all else. The step is not the
+    first: the optimizer has its state, and gradients were freed after the last one unless they are accumulated.
+    """
+    run = _run(captured, plan, rank, training, device_kind)
+    state_bytes = sum(optimizer_state_bytes(numel, dtype, training) for numel, dtype in run.trained)
+    parts = {"parameters": run.own_bytes, "gradients": 0, "optimizer": state_bytes, "activations": 0, "transient": 0}
+    for number, (num_bytes, phase) in run.live.at_peak().items():
+        if number not in run.owned:
+            kind = "gradients" if number in run.gradients else "activations" if phase == "forward" else "transient"
             parts[kind] += num_bytes
-    if training.optimizer == "none" or not trained:
+    if training.optimizer == "none" or not run.trained:
         return parts
-    at_step = {"gradients": sum(p.numel() * p.element_size() for p in trained), "activations": _num_bytes(inputs)}
-    at_step["transient"] = step_transient_bytes(sizes, training, device_kind)
-    stepping = {**parts, **at_step}
+    gradients = sum(numel * bytes_of(dtype) for numel, dtype in run.trained)
+    transient = step_transient_bytes(run.trained, training, device_kind)
+    stepping = {**parts, "gradients": gradients, "activations": run.input_bytes, "transient": transient}
     return max(parts, stepping, key=lambda one: sum(one.values()))
+
+
+def kept_bytes(captured: Captured, plan: Plan, rank: int, training: Training, device_kind: str = "cpu") -> int:
+    """Bytes of tensors of the forward that are alive when it ends: what backward needs, and the inputs."""
+    run = _run(captured, plan, rank, training, device_kind)
+    alive = run.live.alive_before("backward")
+    return sum(num_bytes for number, num_bytes in alive.items() if number not in run.owned)
 
 
 def run_step(module: ParallelModule, inputs: Sequence[Tensor], live: LiveStorage) -> None:

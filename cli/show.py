@@ -1,6 +1,8 @@
 """`autotp show`: a plan that was made before, or one side of it."""
 
 from collections.abc import Iterable
+from json import dumps
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,6 +33,10 @@ def show(
     collectives: Annotated[bool, typer.Option("--collectives", help="Every redistribution with its price.")] = False,
     code: Annotated[bool, typer.Option("--code", help="The code that a rank runs.")] = False,
     rank: Annotated[int, typer.Option("--rank", metavar="N", help="Whose code.")] = 0,
+    trace: Annotated[
+        Path | None,
+        typer.Option("--trace", metavar="FILE", help="Write the predicted step as a trace, for ui.perfetto.dev."),
+    ] = None,
     json: opt.Json = False,
 ) -> Answer:
     """Show PLAN: its summary, or one side of it.
@@ -39,14 +45,19 @@ def show(
 
       autotp show llama.plan.json --collectives
     """
-    if (node is not None) + parameters + collectives + code > 1:
-        raise AutoTPError("--node, --parameters, --collectives and --code exclude each other: choose one")
+    if (node is not None) + parameters + collectives + code + (trace is not None) > 1:
+        raise AutoTPError("--node, --parameters, --collectives, --code and --trace exclude each other: choose one")
     with progress("reading the plan") as status:
         found = load_plan(plan)
         if code:
             status.update(f"rewriting rank {rank} ...")
             text = load("listing").generated_code(found, rank)
             return Answer({"code": text}, lambda: [text])
+        if trace is not None:
+            opt.check_folder(trace)
+            load("plan_file").write_atomically(trace, dumps(load("timeline").chrome_trace(found)))
+            text = f"trace of the predicted step written to {trace}; open it in https://ui.perfetto.dev"
+            return Answer({"trace": str(trace)}, lambda: [text])
     if node is not None:
         return node_answer(found, node)
     if parameters:

@@ -10,7 +10,18 @@ ROOT = Path(__file__).parent.parent
 MAX_LINES = 300
 
 # What a module or package of autotp may import from autotp, besides what is in its own package.
-BASE = {"errors", "mesh", "placement", "graph", "regions", "redistribute", "rules.strategy", "plans", "plan_file"}
+BASE = {
+    "errors",
+    "mesh",
+    "placement",
+    "graph",
+    "regions",
+    "redistribute",
+    "rules.strategy",
+    "plans",
+    "plan_file",
+    "timeline",
+}
 STAGES = {"capture", "rules", "hardware", "cost", "solver", "rewrite", "runtime"}
 TOP = (
     BASE
@@ -43,7 +54,8 @@ MAY_IMPORT = {
     "graph": {"errors", "placement"},
     "redistribute": {"placement"},
     "plans": {"graph", "mesh", "placement", "redistribute", "rules.strategy"},
-    "plan_file": BASE,
+    "plan_file": BASE - {"timeline"},
+    "timeline": {"graph", "plans", "redistribute"},
     "rules": BASE - {"plans", "plan_file"},
     "hardware": {"errors", "mesh"},
     "solver": {"errors"},

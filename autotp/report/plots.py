@@ -8,8 +8,9 @@ from autotp.plans import Plan
 from autotp.report.axes import WIDTH, axes, end, finish, legend
 from autotp.report.plots_roofline import roofline_figure
 from autotp.report.style import LIGHT
-from autotp.report.timeline import merged, timeline
+from autotp.report.timeline import merged
 from autotp.report.units import seconds, size
+from autotp.timeline import timeline
 
 MAX_BARS = 16  # ranks drawn; of more, one of each kind
 MEMORY = {

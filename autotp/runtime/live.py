@@ -62,6 +62,18 @@ class LiveStorage(TorchDispatchMode):  # type: ignore[no-untyped-call]
             most = max(most, now)
         return most
 
+    def alive_before(self, phase: str) -> dict[int, int]:
+        """Storage -> bytes of those alive when the first one of a phase was born."""
+        alive: dict[int, int] = {}
+        for number, num_bytes, born in self.log:
+            if born == phase:
+                break
+            if num_bytes > 0:
+                alive[number] = num_bytes
+            else:
+                alive.pop(number, None)
+        return alive
+
     def at_peak(self) -> dict[int, tuple[int, str]]:
         """Storage -> (bytes, phase of birth) of those alive at the peak."""
         now = most = at = 0
