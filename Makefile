@@ -40,6 +40,11 @@ lint: .venv/.ready
 samples: .venv/.ready
 	$(BIN)/python docs/make_samples.py
 
+# The documentation as a site in site/; a dead link is an error.
+docs: .venv/.ready
+	@$(PIP) -c constraints.txt -e '.[docs]' --no-build-isolation
+	$(BIN)/mkdocs build --strict
+
 bench: .venv/.ready
 	$(BIN)/python benchmarks/step_time.py
 

@@ -3,15 +3,19 @@
 (The module is `plans` so that the name `autotp.plan` stays free for the function.)
 """
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotp.graph import TensorSpec, Value
 from autotp.mesh import Mesh
 from autotp.placement import Placement
 from autotp.redistribute import Step
 from autotp.rules.strategy import Strategy
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VERSION = 1
 
@@ -81,3 +85,16 @@ class Plan:
     summary: Mapping[str, Any] = field(default_factory=dict)
     fallback_ops: tuple[str, ...] = ()
     version: int = VERSION
+
+    def to_frame(self, table: str = "operators") -> "pd.DataFrame":
+        """One of the plan's tables as a pandas DataFrame: operators, layers, parameters, redistributions, memory, ...
+
+        Units stand in the columns' names. Raises AutoTPError for an unknown table, naming all.
+        """
+        found: pd.DataFrame = importlib.import_module("autotp.report.frames").frame(self, table)
+        return found
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        text: str = importlib.import_module("autotp.report.page").notebook(self)
+        return text

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from autotp.measurement import Measurement
 from autotp.plans import Plan
-from autotp.report.answer import facts, model_name
+from autotp.report.answer import answer, facts, model_name
 from autotp.report.axes import NARROW, WIDTH
 from autotp.report.block import find_block
 from autotp.report.compared import check_belongs
@@ -19,7 +19,7 @@ from autotp.report.compared import figure as measured_figure
 from autotp.report.picture import picture
 from autotp.report.plots import draw
 from autotp.report.sections import sections
-from autotp.report.style import DARK, LIGHT, inline, svg
+from autotp.report.style import DARK, LIGHT, inline, standalone, svg
 
 
 def render(plan: Plan, measurement: Measurement | None = None) -> str:
@@ -39,6 +39,16 @@ def render(plan: Plan, measurement: Measurement | None = None) -> str:
         block=_block(plan),
         light=LIGHT,
         dark=DARK,
+    )  # fmt: skip
+
+
+def notebook(plan: Plan) -> str:
+    """A plan in a notebook: its answer, how it is split, and the picture of a block."""
+    tables = [each for section in sections(plan) if section.key in ("answer", "structure") for each in section.tables]
+    block = block_svg(plan)
+    return _environment().get_template("notebook.html.jinja").render(
+        title=model_name(plan), text=answer(plan), tables=tables,
+        block=Markup(standalone(block)) if block else "",
     )  # fmt: skip
 
 
