@@ -41,6 +41,7 @@ def measure(
     Example:
 
       autotp measure model.py --plan model.plan.json -o measured.json
+
       autotp report model.plan.json --measurement measured.json
     """
     if not bound > 0:

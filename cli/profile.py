@@ -49,6 +49,7 @@ def profile(
     Example:
 
       autotp profile -o mine.json --nproc 2
+
       autotp plan model.py --cluster mine.json
     """
     if context.invoked_subcommand is not None:
@@ -105,6 +106,10 @@ def import_(
     return Answer(data, lambda: _text(cluster, output, None))
 
 
+def _spread(measured: Any) -> str:
+    return f"{measured.spread:.0%}" if measured.spread else ""
+
+
 def _text(cluster: Any, output: Path, found: Any) -> Iterable[RenderableType]:
     yield Text.assemble(("ok", "bold green"), f": {cluster.name}: {cluster.max_ranks} ranks; written to {output}")
     table = plain_table("Devices", "device", "ranks", "matmul", "memory", "bandwidth", "launch", "spread")
@@ -112,7 +117,7 @@ def _text(cluster: Any, output: Path, found: Any) -> Iterable[RenderableType]:
         rates = ", ".join(f"{dtype} {rate(best, 'flop')}" for dtype, best in device.matmul_flops_per_s.items())
         table.add_row(
             name, str(cluster.devices.count(name)), rates, size(device.memory_bytes),
-            rate(device.memory_bytes_per_s, "B"), seconds(device.launch_s), f"{device.spread:.0%}",
+            rate(device.memory_bytes_per_s, "B"), seconds(device.launch_s), _spread(device),
         )  # fmt: skip
     yield table
     table = plain_table("Links", "link", "kind", "collective", "ranks", "latency", "bandwidth", "spread")
@@ -121,7 +126,7 @@ def _text(cluster: Any, output: Path, found: Any) -> Iterable[RenderableType]:
             for count in numbers.num_ranks:
                 latency_s, bandwidth = numbers.at(count)
                 table.add_row(
-                    place, link.kind, kind, str(count), seconds(latency_s), rate(bandwidth, "B"), f"{link.spread:.0%}"
+                    place, link.kind, kind, str(count), seconds(latency_s), rate(bandwidth, "B"), _spread(link)
                 )
     yield table
     if found is not None:

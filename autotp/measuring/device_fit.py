@@ -156,9 +156,12 @@ def _together(measured: Measured) -> dict[str, float]:
 
 
 def _factors(measured: Measured, plain: DeviceProfile, dtype: str, effort: Effort) -> dict[str, float]:
-    """Measured seconds over predicted ones by operator and direction, launches aside: geometric means over shapes."""
+    """Measured seconds over predicted ones by operator and direction, launches aside.
+
+    Of all shapes together, so that those count most that take most of a step.
+    """
     found: dict[str, list[float]] = {}
-    cpu = torch.device("cpu")
+    shapes_only = torch.device("meta")
     for key, (forward_s, backward_s) in measured.times_s.items():
         kind, *rest = key.split("/")
         if kind not in ("product", "batched", "attention", "memory_bound") or rest[-1] == "alone" or dtype not in rest:
@@ -166,14 +169,15 @@ def _factors(measured: Measured, plain: DeviceProfile, dtype: str, effort: Effor
         arguments = [int(each) if each.isdigit() else each for each in rest]
         if kind == "memory_bound" and tuple(arguments[-2:]) == effort.rows[0]:
             continue  # all launch
-        made = samples.MAKERS[kind](*arguments, cpu)
+        made = samples.MAKERS[kind](*arguments, shapes_only)
         predicted = predict(made, plain)
         for name, seconds, expected in zip(("", ".backward"), (forward_s, backward_s), predicted, strict=True):
             if seconds > 0 and expected > plain.launch_s:
                 launches = plain.launch_s if made.node.short_op != "linear" else 0.0
-                ratio = max(seconds - launches, seconds / 4) / (expected - launches)
-                found.setdefault(made.node.short_op + name, []).append(ratio)
-    factors = {name: float(f"{statistics.geometric_mean(each):.4g}") for name, each in sorted(found.items())}
+                totals = found.setdefault(made.node.short_op + name, [0.0, 0.0])
+                totals[0] += max(seconds - launches, seconds / 4)
+                totals[1] += expected - launches
+    factors = {name: float(f"{took / expected:.4g}") for name, (took, expected) in sorted(found.items())}
     factors["linear"] = 1.0  # what its curve was fitted to
     factors |= _optimizer_factors(measured, plain, dtype, effort.optimizer)
     for known, others in SAME.items():

@@ -121,6 +121,8 @@ def memory_bound(op: str, dtype: str, rows: int, columns: int, device: torch.dev
         return _random(shape, dtype, device)
 
     def integers(limit: int) -> Tensor:
+        if device.type == "meta":
+            return torch.empty(rows, dtype=torch.int64, device=device)
         generator = torch.Generator().manual_seed(0)
         return torch.randint(limit, (rows,), generator=generator).to(device)
 
@@ -156,7 +158,9 @@ MAKERS: Mapping[str, Callable[..., Sample]] = {
 
 
 def _random(shape: tuple[int, ...], dtype: str, device: torch.device) -> Tensor:
-    """Positive, so that roots and logarithms are numbers; the same in every process."""
+    """Positive, so that roots and logarithms are numbers; the same in every process. On the device `meta` a shape only."""
+    if device.type == "meta":
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=device, requires_grad=True)
     generator = torch.Generator().manual_seed(0)
     values = torch.rand(shape, generator=generator) * 0.9 + 0.1
     return values.to(device=device, dtype=getattr(torch, dtype)).requires_grad_()
