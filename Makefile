@@ -21,6 +21,7 @@ test: .venv/.ready
 # Every model of the zoo on simulated ranks and over gloo, some twenty minutes of one core; docs/coverage/models.json.
 test-zoo: .venv/.ready
 	$(BIN)/python tests/zoo/zoo_coverage.py
+	$(BIN)/python tests/coverage_page.py
 
 # Torch's own samples of every operator under every strategy; its table stands in docs/coverage.md.
 test-ops: .venv/.ready

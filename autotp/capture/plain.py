@@ -15,9 +15,15 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from autotp.capture.autocast import casts_of
-from autotp.capture.gradients import gives_gradient
+from autotp.capture.gradients import gives_gradient, tensors_in
 from autotp.errors import CaptureError
 
+# What helps against operators that take functions.
+HIGHER_ORDER = {
+    "cond": "compute both branches, and choose by torch.where",
+    "while_loop": "loop a fixed number of times",
+    "flex_attention": "use torch.nn.functional.scaled_dot_product_attention",
+}
 DROPPED = frozenset({"_assert_tensor_metadata", "_guards_fn", "_assert_async"})
 
 
@@ -112,6 +118,8 @@ class _Builder:
         ):
             self.env[node] = self.env[source][node.args[1]]  # a result of an inlined region
             return
+        if any(tensor.layout != torch.strided for tensor in tensors_in(node.meta.get("val"))):
+            raise CaptureError(f"{describe(node)}: {node.target} makes a sparse or nested tensor; use dense ones")
         copy = self.graph.node_copy(node, self.env.__getitem__)
         copy.meta = _kept_meta(node)
         if self.autocast is not None and isinstance(node.target, torch._ops.OpOverload):
@@ -138,7 +146,8 @@ class _Builder:
             self.autocast = outside
             return
         else:
-            raise CaptureError(f"{describe(node)}: {name} cannot be captured; remove it from the model's forward")
+            remedy = HIGHER_ORDER.get(name, "remove it from the model's forward")
+            raise CaptureError(f"{describe(node)}: {name} cannot be captured; {remedy}")
         self._inline_region(node, owner, inner, given)
 
     def _inline_region(self, node: fx.Node, owner: fx.GraphModule, inner: fx.Node, given: Sequence[Any]) -> None:
@@ -188,7 +197,7 @@ def describe(node: fx.Node) -> str:
     """Where a node comes from: the module's path and the line of its code, as far as export tells."""
     path = module_path(node)
     lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip()]
-    place = next((line for line in reversed(lines) if line.startswith("File ")), "")
+    place = next((line for line in reversed(lines) if line.startswith("File ") and '"<' not in line), "")
     return " ".join(part for part in (f"module {path or '(the model itself)'}", place.replace("File ", "at ")) if part)
 
 

@@ -14,7 +14,9 @@ from torch import nn
 from torch.export import ExportedProgram, _trace
 
 from autotp.capture.call import register_dataclasses, unbind
+from autotp.capture.failures import explain, place_of
 from autotp.capture.model_file import load_hf
+from autotp.capture.own_gradients import OwnGradientError, refused
 from autotp.errors import CaptureError
 
 # They tell what the exception tells as well, with a print of everything traced so far.
@@ -39,14 +41,19 @@ def trace(
         _hugging_face(model, values),
         _quiet(),
         _known_results(model),
+        refused(),
         torch.set_grad_enabled(has_gradients),
         torch.autocast("cpu", enabled=False),  # around a capture it would be half in the graph
         torch.autocast("cuda", enabled=False),
     ):
         try:
             return torch.export.export(model, args, kwargs, strict=False)
+        except OwnGradientError as error:
+            raise CaptureError(
+                f"the model cannot be captured{place_of(model, error.__traceback__)}: {error}"
+            ) from error
         except Exception as error:
-            raise CaptureError(_failure(model, error)) from error
+            raise CaptureError(explain(model, error)) from error
 
 
 @contextmanager
@@ -68,7 +75,7 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _known_results(model: nn.Module) -> Iterator[None]:
     """Dataclasses that the model returns become known before torch.export looks into them."""
-    handle = model.register_forward_hook(lambda _, args, returned: register_dataclasses(returned))
+    handle = model.register_forward_hook(lambda *call: register_dataclasses(call[-1]))
     try:
         yield
     finally:
@@ -103,31 +110,3 @@ def _hugging_face(model: nn.Module, values: Mapping[str, Any]) -> AbstractContex
     if not hf.is_pretrained(model):
         return nullcontext()
     return hf.plain_attention(model, "position_ids" in values)  # type: ignore[no-any-return]
-
-
-def _failure(model: nn.Module, error: Exception) -> str:
-    """One message: which module, which line of its code, what went wrong, and what usually helps."""
-    names = {id(module): name for name, module in model.named_modules()}
-    place = ""
-    trace = error.__traceback__
-    while trace is not None:
-        owner = id(trace.tb_frame.f_locals.get("self"))
-        if owner in names and "/torch/" not in trace.tb_frame.f_code.co_filename.replace("\\", "/"):
-            code = trace.tb_frame.f_code
-            where = f"module {names[owner]}" if names[owner] else "the model's own forward"
-            place = (
-                f" in {where} ({type(trace.tb_frame.f_locals['self']).__name__}, {code.co_filename}:{trace.tb_lineno})"
-            )
-        trace = trace.tb_next
-    name = type(error).__name__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else ""
-    if "DataDependent" in name or "data-dependent" in text:
-        return (
-            f"the model cannot be captured{place}: what it does depends on the values in its tensors "
-            f"({name}: {text}). Replace `if`s and loops over tensor values by masks or torch.where"
-        )
-    return (
-        f"the model cannot be captured{place}: {name}: {text}. It must run with these inputs, and torch.export must be "
-        "able to trace it"
-    )
