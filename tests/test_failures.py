@@ -165,5 +165,5 @@ def test_an_unknown_operator_runs_whole_is_warned_of_and_listed():
 
 
 def test_an_unknown_operator_is_refused_when_strict():
-    with pytest.raises(RuleError, match=r"no rule for autotp_failures\.doubled\.default .*add a rule"):
+    with pytest.raises(RuleError, match=r"no rule for autotp_failures\.doubled\.default .*register_rule"):
         plan(Doubled(), {"x": torch.randn(3, 4)}, mesh="tp=2", cluster="cpu", strict=True)
