@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-zoo test-ops test-mutations samples docs lint bench clean
+.PHONY: demo test test-degrees test-zoo test-ops test-mutations samples docs lint bench clean
 .DEFAULT_GOAL := test
 
 demo: .venv/.ready
@@ -17,6 +17,10 @@ demo: .venv/.ready
 
 test: .venv/.ready
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# Models that do not divide on 2, 3 and 5 gloo ranks, some ten minutes of two cores.
+test-degrees: .venv/.ready
+	$(BIN)/python -m pytest -q --timeout 600 tests/distributed/degrees_over_gloo.py
 
 # Every model of the zoo on simulated ranks and over gloo, some twenty minutes of one core; docs/coverage/models.json.
 test-zoo: .venv/.ready

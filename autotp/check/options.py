@@ -1,12 +1,13 @@
 """What a rule allows on simulated ranks: cuts in several layouts, nothing cut, partial sums, and pairs on two axes."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 
 from autotp.errors import VerificationError
 from autotp.mesh import Mesh
 from autotp.placement import B, Block, Blocks, P, R, State, near_equal, nest
-from autotp.rules.rule import OpRule, states
+from autotp.rules.rule import OpRule, parts_of, states
 from autotp.rules.strategy import Choice
 
 Option = tuple[Choice, tuple[State, ...], tuple[State, ...]]
@@ -42,6 +43,10 @@ def cuts(rule: OpRule, num_ranks: int) -> Iterator[Option]:
     for letters in groups_of(rule):
         for which in range(3 + (num_ranks == 2)):
             yield option_of(rule, {letter: layouts(rule.extents[letter], num_ranks)[which] for letter in letters})
+    for run in rule.runs:
+        extent = math.prod(rule.extents[letter] for letter in parts_of(run))
+        for blocks in layouts(extent, num_ranks):
+            yield option_of(rule, {run: blocks})
 
 
 def option_of(rule: OpRule, cut: Mapping[str, Blocks]) -> Option:

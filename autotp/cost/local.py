@@ -1,11 +1,12 @@
 """How much of a tensor, or of an operator's factor, a rank holds: the one at some coordinates, or the one with the most."""
 
+import math
 from collections.abc import Iterable
 from functools import lru_cache
 
 from autotp.graph import TensorSpec
 from autotp.placement import Blocks, Placement, largest_shape, local_shape, num_elements, shard
-from autotp.rules.rule import OpRule
+from autotp.rules.rule import OpRule, parts_of
 from autotp.rules.strategy import Strategy
 
 Coordinates = tuple[int, ...] | None  # of a rank on the mesh; None for the rank that has most
@@ -39,8 +40,12 @@ def local_extents(
 
     Letters are cut by axes independently, so the largest of each is on one rank.
     """
-    result = 1
-    for letter in letters:
+    result, rest = 1, list(letters)
+    for run in rule.runs:
+        if any(choice.cut and run in choice.cut for choice in strategy.choices):  # its letters count together
+            rest = [letter for letter in rest if letter not in parts_of(run)] + [run]
+    for letter in rest:
+        extent = math.prod(rule.extents[part] for part in parts_of(letter))
         axes = [
             axis
             for axis, choice in enumerate(strategy.choices)
@@ -48,5 +53,5 @@ def local_extents(
         ]
         cuts = tuple((strategy.choices[axis].cut or {})[letter] for axis in axes)
         here = None if at is None else tuple(at[axis] for axis in axes)
-        result *= _extent(rule.extents[letter], cuts, here) if cuts else rule.extents[letter]
+        result *= _extent(extent, cuts, here) if cuts else extent
     return result

@@ -14,7 +14,7 @@ from autotp.hardware.cluster import ClusterProfile
 from autotp.hardware.profile import DeviceProfile
 from autotp.mesh import Mesh
 from autotp.placement import B, R
-from autotp.rules.rule import OpRule
+from autotp.rules.rule import OpRule, letters_of
 from autotp.rules.strategy import Strategy
 from autotp.solver.problem import Solution
 
@@ -201,6 +201,6 @@ class Summary:
                 flops *= rule.extents[letter]
             whole += flops
             axes = [choice for choice, size in zip(strategy.choices, self._mesh.sizes, strict=True) if size > 1]
-            if axes and all(choice.kind == "cut" and set(choice.cut or ()) & set(letters) for choice in axes):
+            if axes and all(choice.kind == "cut" and letters_of(choice.cut) & set(letters) for choice in axes):
                 split += flops
         return split / whole if whole else 0.0

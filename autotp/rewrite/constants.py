@@ -32,6 +32,13 @@ def _grouped_mm(share: Share) -> Constants:
     return {"op": share.node.op, "held": share.held("g")}, ()
 
 
+def _shared_heads(share: Share) -> Constants:
+    """Which key head every query head of this rank reads."""
+    group = share.extent("g")
+    held = [head for start, length in share.held("h*g") for head in range(start, start + length)]
+    return {"key_heads": tuple(head // group for head in held)}, ()
+
+
 def _mean(share: Share) -> Constants:
     return {"count": math.prod(map(share.extent, share.rule.summed))}, ()
 
@@ -71,6 +78,7 @@ def _batch_norm(share: Share) -> Constants:
 LOCAL: dict[str, Callable[[Share], Constants]] = {
     "seeded": _seeded,
     "empty": _empty,
+    "shared_heads": _shared_heads,
     "embedding": _embedding,
     "embedding_bag": _embedding_bag,
     "grouped_mm": _grouped_mm,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from autotp.graph import Node
 from autotp.mesh import Mesh
 from autotp.placement import Blocks, Spans, intersect, local_shape, spans
-from autotp.rules.rule import Dim, OpRule
+from autotp.rules.rule import Dim, OpRule, parts_of
 from autotp.rules.strategy import Strategy
 
 
@@ -38,7 +38,7 @@ class Share:
 
     def extent(self, letter: str) -> int:
         """The whole extent; letters that the rule left out because they are 1 have 1."""
-        return self.rule.extents.get(letter, 1)
+        return math.prod(self.rule.extents.get(part, 1) for part in parts_of(letter))
 
     def size(self, letter: str) -> int:
         """How many elements of a letter the rank has."""
@@ -47,6 +47,11 @@ class Share:
     def dim_size(self, dim: Dim) -> int:
         """The local size of a dim."""
         join = sum if dim.is_concat else math.prod
+        for run in self.rule.runs:
+            parts = parts_of(run)
+            if self.cuts(run) and set(parts) <= set(dim.letters):
+                others = [letter for letter in dim.letters if letter not in parts]
+                return sum(length for _, length in self.held(run)) * math.prod(map(self.size, others))
         return join(map(self.size, dim.letters))
 
     def axes_of(self, letters: Sequence[str]) -> tuple[int, ...]:

@@ -1,12 +1,17 @@
 """Attention in one operator."""
 
+from dataclasses import replace
+
 from autotp.rules.call import Call, RuleFunction
 from autotp.rules.notation import rule
 from autotp.rules.rule import OpRule
 
 
 def attention(call: Call) -> OpRule:
-    """Keys are whole, queries too where the mask is causal; grouped queries are heads times group."""
+    """Keys are whole, queries too where the mask is causal; grouped queries are heads times group.
+
+    Query heads can also be cut without regard to groups, by ranks that share key heads: more ranks than key heads.
+    """
     grouped = bool(call.literal("enable_gqa", False))
     has_heads = len(call.shape("query")) > 2
     heads, head = ("(h g)", "h") if grouped else ("h", "h") if has_heads else ("", "")
@@ -20,7 +25,7 @@ def attention(call: Call) -> OpRule:
     batch = "*i h g q k"
     # 2 operations for every element of q kᵀ (d terms) and of p v (e terms)
     width = shapes["query"][-1] + shapes["value"][-1]
-    return rule(
+    found = rule(
         call,
         text,
         sizes={"h": shapes["key"][-3]} if grouped else None,
@@ -30,6 +35,8 @@ def attention(call: Call) -> OpRule:
         local={"*": "seeded"} if random else None,
         work=(2.0 * width, batch),
     )
+    is_shared = grouped and not random and {"h", "g"} <= set(found.extents)
+    return replace(found, runs=("h*g",), local={**found.local, "h*g": "shared_heads"}) if is_shared else found
 
 
 RULES: dict[str, RuleFunction] = {"scaled_dot_product_attention": attention}

@@ -8,7 +8,7 @@ from autotp.graph import FLOATS, Graph, Node, TensorSpec, Value
 from autotp.mesh import Mesh
 from autotp.placement import B, Blocks, P, Placement, R, State, largest_shape, shard
 from autotp.rules.dims import Candidate, DimAnalysis, Key
-from autotp.rules.rule import OpRule, resolve, states
+from autotp.rules.rule import OpRule, letters_of, resolve, states
 from autotp.rules.strategy import Choice, Strategy
 
 IMBALANCE = 2.0  # where two axes cut one dim, the largest shard may be this many times the even share
@@ -151,7 +151,7 @@ class Enumerator:
             return [Option(option.choice, (), option.results, candidate.key)]
         rule = self._rules[node.name]
         row = [*rule.operands, *rule.results][index]
-        cut = resolve(row[dim], blocks, rule.extents)
+        cut = resolve(row[dim], blocks, rule.extents, rule.runs)
         found = states(rule, cut) if cut else None
         if cut is None or found is None:
             return []
@@ -196,7 +196,7 @@ def _fits_together(options: Sequence[Option]) -> bool:
             if (options[axis].operands, options[axis].results) != (operands, results):
                 return False
     for first, second in itertools.combinations(options, 2):
-        cut_by_both = set(first.choice.cut or ()) & set(second.choice.cut or ())
+        cut_by_both = letters_of(first.choice.cut) & letters_of(second.choice.cut)
         if cut_by_both and not (first.outer or second.outer):
             return False
     return True

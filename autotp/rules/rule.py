@@ -55,6 +55,8 @@ class OpRule:
       its shape arguments made local.
     - `local_sizes`: literal arguments that name the size of a letter: ranks are given their own.
     - `copied`: results that every rank computes whole where they have no cut letter: they depend on no cut operand.
+    - `runs`: neighbouring letters of a dim, `h*g`, that may also be cut together as one, in granules that need not be whole
+      elements of the first: operands with only some of the letters are then not cut. `local` has an operator for each.
     - `work`: (scale, letters): floating-point operations of the forward pass are scale times the product of the extents.
     """
 
@@ -70,6 +72,7 @@ class OpRule:
     local_sizes: Mapping[str, str] = field(default_factory=dict)
     copied: frozenset[int] = frozenset()
     work: tuple[float, tuple[str, ...]] = (0.0, ())
+    runs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         sides = (", ".join(" ".join(map(str, row)) or "()" for row in rows) for rows in (self.operands, self.results))
@@ -86,10 +89,20 @@ class OpRule:
 Cut = Mapping[str, Blocks]  # letter -> blocks; the letters of one strategy on one axis
 
 
-def resolve(dim: Dim, blocks: Blocks, extents: Mapping[str, int]) -> Cut | None:
+def parts_of(letter: str) -> tuple[str, ...]:
+    """The letters of a run; of a single letter itself."""
+    return tuple(letter.split("*"))
+
+
+def letters_of(cut: Cut | None) -> set[str]:
+    """All letters that a cut divides, those of runs too."""
+    return {part for letter in cut or () for part in parts_of(letter)}
+
+
+def resolve(dim: Dim, blocks: Blocks, extents: Mapping[str, int], runs: Sequence[str] = ()) -> Cut | None:
     """The letters that are cut when a dim is cut in these blocks; None where no letter (or set of parts) fits.
 
-    The inverse of `embed`. In a product the major-most letter that fits is taken.
+    The inverse of `embed`. In a product the major-most letter that fits is taken, else one of the `runs`.
     """
     if dim.is_concat:
         return _resolve_concat(dim, blocks, extents)
@@ -102,7 +115,27 @@ def resolve(dim: Dim, blocks: Blocks, extents: Mapping[str, int]) -> Cut | None:
         if is_repeated and all(size % minor == 0 for block in pattern for size in block):
             return {letter: tuple(tuple(size // minor for size in block) for block in pattern)}
         copies *= extents[letter]
+    for run in runs:
+        place = _place(dim, run)
+        if place is not None:
+            copies, _, minor = _around(dim, place, len(parts_of(run)), extents)
+            pattern = blocks[: len(blocks) // copies]
+            if pattern * copies == blocks and all(size % minor == 0 for block in pattern for size in block):
+                return {run: tuple(tuple(size // minor for size in block) for block in pattern)}
     return None
+
+
+def _place(dim: Dim, letter: str) -> int | None:
+    """Where a letter, or the first of a run, stands in a product; None where it, or any of the run, does not."""
+    parts = parts_of(letter)
+    starts = [i for i in range(len(dim.letters)) if dim.letters[i : i + len(parts)] == parts]
+    return starts[0] if starts and not dim.is_concat else None
+
+
+def _around(dim: Dim, place: int, length: int, extents: Mapping[str, int]) -> tuple[int, int, int]:
+    """Products of the extents before, in, and behind a run of letters."""
+    before, run, behind = dim.letters[:place], dim.letters[place : place + length], dim.letters[place + length :]
+    return tuple(math.prod(extents[letter] for letter in some) for some in (before, run, behind))  # type: ignore[return-value]
 
 
 def _resolve_concat(dim: Dim, blocks: Blocks, extents: Mapping[str, int]) -> Cut | None:
@@ -121,6 +154,13 @@ def _resolve_concat(dim: Dim, blocks: Blocks, extents: Mapping[str, int]) -> Cut
 
 def embed(dim: Dim, cut: Cut, extents: Mapping[str, int]) -> Blocks | None:
     """The blocks of a dim under a cut of letters: `()` where it has none of them, None where that is no layout."""
+    for letter in cut:
+        if len(parts_of(letter)) > 1:
+            place = _place(dim, letter)
+            if place is None:
+                return ()
+            copies, _, minor = _around(dim, place, len(parts_of(letter)), extents)
+            return tuple(tuple(size * minor for size in block) for block in cut[letter]) * copies
     hit = [i for i, letter in enumerate(dim.letters) if letter in cut]
     if not hit:
         return ()
