@@ -48,6 +48,7 @@ def describe_plan(
     yield _memory_table(plan)
     yield from _baselines(plan)
     yield from _sweep(plan)
+    yield from _prices(plan)
     yield from memory_curve(plan)
     yield layer_table(plan)
     moves = [moved for moved in moved_values(plan) if moved.is_collective]
@@ -85,6 +86,15 @@ def _header(plan: Plan) -> Iterable[RenderableType]:
         (f"{units.size(max(predicted['memory_bytes']))} per device", "bold green"),
         f", limit {units.size(plan.summary['solver']['memory_limit_bytes'])}",
     )
+
+
+def _prices(plan: Plan) -> Iterable[RenderableType]:
+    rows = plan.summary.get("shadow_prices")
+    if rows:
+        table = plain_table("What a better machine would save", "", "by the solver's price", "planned again")
+        for row in rows:
+            table.add_row(row["what"], units.seconds(row["price_s"]), units.seconds(row["solved_again_s"]))
+        yield table
 
 
 def _sweep(plan: Plan) -> Iterable[RenderableType]:

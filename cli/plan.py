@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -76,6 +76,9 @@ def plan(
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Try tp=1, 2, 4, ... up to --devices; the plan is the fastest that fits.")
     ] = False,
+    prices: Annotated[
+        bool, typer.Option("--prices", help="Also say what a GiB more memory and 10% more bandwidth would save.")
+    ] = False,
     keep_order: Annotated[
         bool, typer.Option("--keep-order", help="Rank r is on device r of the cluster, whatever would be faster.")
     ] = False,
@@ -135,6 +138,12 @@ def plan(
             sweeps, free = load("sweeps"), replace(asked, force=(), forbid=())
             swept = sweeps.timed_sweep(source, None, devices=planned.plan.mesh.num_ranks, **{**common, "options": free})
             planned = sweeps.beside(planned, swept.plan)
+        if prices:
+
+            def again(better: Any) -> Any:
+                return api.timed_plan(source, mesh=planned.plan.mesh, **{**common, "cluster": better}).plan
+
+            planned = replace(planned, plan=load("prices").with_prices(planned.plan, profile, again))
         if report is not None:
             status.update("drawing ...")
             load("report.files").write_page(planned.plan, report)

@@ -88,6 +88,7 @@ MAY_IMPORT = {
         TOP,
     ),
     "assemble": TOP | {"report.words"},
+    "prices": BASE | {"solver", "hardware", "explain", "what_if"},
     "explain": BASE | {"solver", "report"},
     "interchange": BASE | {"report"},
     "compare": BASE | {"report"},

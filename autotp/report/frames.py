@@ -148,6 +148,11 @@ def solver(plan: Plan) -> pd.DataFrame:
     return pd.DataFrame(list(words.items()), columns=["what", "value"])
 
 
+def prices(plan: Plan) -> pd.DataFrame:
+    """What a better machine would save of a step, where that was asked for."""
+    return pd.DataFrame(plan.summary.get("shadow_prices", []), columns=["what", "price_s", "solved_again_s"])
+
+
 def scaling(plan: Plan) -> pd.DataFrame:
     """Plans over other degrees, where a sweep was asked for."""
     columns = ["mesh", "num_ranks", "step_s", "communication_s", "memory_bytes", "fits", "megatron_s"]
@@ -203,5 +208,6 @@ TABLES: dict[str, Callable[[Plan], pd.DataFrame]] = {
     "roofline": roofline,
     "fallbacks": fallbacks,
     "solver": solver,
+    "prices": prices,
     "profile": profile,
 }

@@ -168,8 +168,12 @@ def _solver(plan: Plan) -> Section:
         "optimal": "No plan under this cost model and these choices is better: the solver proved it.",
         "feasible": f"A limit stopped the proof: a better plan may exist, by {solver['gap']:.2%} at most.",
     }.get(solver["status"], f"The plan is of the strategy {solver['strategy']}; no proof was sought.")
-    tables = (html_table("solver", frames.solver(plan)),)
-    return Section("solver", "How sure the solver is", "decided", (proof,), (), tables)
+    tables = [html_table("solver", frames.solver(plan))]
+    text = [proof]
+    if plan.summary.get("shadow_prices"):
+        text.append("What a better machine would save of a step: by the solver's price, and planned again for it.")
+        tables.append(html_table("prices", frames.prices(plan)))
+    return Section("solver", "How sure the solver is", "decided", tuple(text), (), tuple(tables))
 
 
 def _profile(plan: Plan) -> Section:

@@ -1,6 +1,6 @@
 """Problem -> Program: the rows and columns of the integer program (the mathematics is in `ilp`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,6 +27,8 @@ class Formulation:
     x: tuple[Ints, ...]
     unit: float
     perturbation: float
+    relief: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # columns, see `add_bytes`
+    unit_bytes: float = 1.0  # of the rows of memory
 
 
 def distances(problem: Problem) -> list[Distances]:
@@ -47,6 +49,7 @@ def formulate(
     *,
     soft_bytes: Floats | None = None,
     integral_arcs: bool = False,
+    with_relief: bool = False,
 ) -> Formulation:
     """The program of a problem whose choices are all possible (see `reduce`), within `problem.limit_bytes`.
 
@@ -66,10 +69,11 @@ def formulate(
         if weight or not way.connects(flow):
             FlowRows(builder, flow, way, x, flow.count * weight, integral_arcs).add()
     if soft_bytes is None:
+        unit_bytes, relief = 1.0, np.zeros(0, dtype=np.int64)
         if np.isfinite(problem.limit_bytes).any():
-            add_bytes(builder, problem, x)
-        return Formulation(builder.build(), tuple(x), unit_s, perturbation)
-    unit_bytes = add_bytes(builder, problem, x, soft_bytes)
+            unit_bytes, relief = add_bytes(builder, problem, x, with_relief=with_relief)
+        return Formulation(builder.build(), tuple(x), unit_s, perturbation, relief, unit_bytes)
+    unit_bytes, _ = add_bytes(builder, problem, x, soft_bytes)
     return Formulation(builder.build(), tuple(x), unit_bytes, 0.0)
 
 

@@ -7,8 +7,12 @@ from autotp.solver.problem import Floats, Flow, Ints, Problem
 from autotp.solver.program import Builder
 
 
-def add_bytes(builder: Builder, problem: Problem, x: list[Ints], soft_bytes: Floats | None = None) -> float:
-    """Add Σ bytes[p] ≤ limit[p] for every finite limit; return the unit of bytes that the rows use.
+def add_bytes(
+    builder: Builder, problem: Problem, x: list[Ints], soft_bytes: Floats | None = None, *, with_relief: bool = False
+) -> tuple[float, Ints]:
+    """Add Σ bytes[p] ≤ limit[p] for every finite limit; return the unit of bytes that the rows use, and relief columns.
+
+    `with_relief` adds a variable e[p] = 0 to every limit: its reduced cost is what one more unit of memory would change.
 
     With `soft_bytes` also Σ bytes[p] ≤ soft_bytes[p] + e for every finite one, at a cost of one per unit of e ≥ 0.
     """
@@ -25,7 +29,10 @@ def add_bytes(builder: Builder, problem: Problem, x: list[Ints], soft_bytes: Flo
             if np.isfinite(limit[p]):
                 builder.entries(row[p], columns, values[:, p] / unit)
                 builder.entries(row[p], working, 1)
-    return unit
+    relief = builder.variables(np.zeros(len(devices)), upper=0.0) if with_relief else np.zeros(0, dtype=np.int64)
+    if with_relief:
+        builder.entries(rows[0][np.isfinite(problem.limit_bytes)], relief[np.isfinite(problem.limit_bytes)], -1)
+    return unit, relief
 
 
 def _typical_bytes(problem: Problem) -> float:
