@@ -28,6 +28,8 @@ def made_up(effort: Effort, facts: dict[str, Any]) -> Measured:
 
 
 def _seconds(kind: str, arguments: tuple[Any, ...]) -> float:
+    if kind == "host":
+        return 5e-6
     (dtype,) = (each for each in arguments if each in ("float32", "bfloat16", "float16", "tfloat32"))
     name, *sizes = (each for each in arguments if each not in ("float32", "bfloat16", "float16", "tfloat32"))
     if kind == "product":
@@ -59,6 +61,7 @@ def test_a_made_up_device_is_found_again(kind: str) -> None:
     assert device.attention_efficiency == pytest.approx(0.5, rel=0.1)
     assert device.together_factors == {name: pytest.approx(2.0) for name in ("product", "memory_bound", "attention")}
     assert device.operator_factors["adamw.launches"] == pytest.approx(10 * LAUNCH / device.launch_s, rel=0.1)
+    assert device.host_operator_s == (0.0 if kind == "cpu" else 5e-6)
     gelu, relu = (samples.memory_bound(op, first, 512, 1024, META) for op in ("gelu", "relu"))
     assert predict(gelu, device)[0] == pytest.approx(3 * predict(relu, device)[0], rel=0.1)
     if kind == "cpu":

@@ -71,6 +71,19 @@ def queue_s(call: Callable[[], object], device: torch.device, count: int) -> flo
     return float(before.elapsed_time(after)) / 1e3 / count
 
 
+def host_operator_s(device: torch.device) -> float:
+    """Seconds that the host takes to give a GPU one small operator, waiting for nothing; a CPU runs it itself."""
+    x = torch.zeros(1, device=device)
+    x.add_(1)
+    synchronise(device)
+    started = time.perf_counter()
+    for _ in range(MOST_CALLS):
+        x.add_(1)
+    taken = time.perf_counter() - started
+    synchronise(device)
+    return taken / MOST_CALLS
+
+
 def synchronise(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
     if device.type == "cuda":

@@ -109,6 +109,7 @@ def device_json(measured: Measured, effort: Effort, date: str) -> dict[str, Any]
         memory_bytes_per_s=bandwidth, launch_s=launch_s, process_bytes=int(measured.facts["process_bytes"]),
         source={}, date=date, is_measured=True, matmul_curves={k: v for k, v in curves.items() if k != samples.TF32},
         spread=measured.spread, together_factors=_together(measured),
+        host_operator_s=0.0 if is_cpu else measured.times_s["host/float32"][0],
     )  # fmt: skip
     rates = [
         _attention_flops(shape) / (seconds * ceilings[first])
@@ -121,6 +122,7 @@ def device_json(measured: Measured, effort: Effort, date: str) -> dict[str, Any]
     names = (
         "memory_bytes", "matmul_flops_per_s", "matmul_efficiency", "attention_efficiency", "memory_bytes_per_s",
         "launch_s", "process_bytes", "matmul_curves", "operator_factors",
+        "host_operator_s",
     )  # fmt: skip
     filled = replace(plain, operator_factors=factors, source=dict.fromkeys(names, what))
     return filled.to_json()

@@ -121,6 +121,7 @@ def items_of(effort: Effort, num_ranks: int, ranks_per_node: int) -> list[Item]:
     found += [Item("memory_bound", ("add", first, *effort.rows[-1]), alone=True)]
     found += [Item("attention", (first, *effort.attention[-1]), alone=True)]
     found += [Item("optimizer", (name, first, *sizes)) for name in ("adamw", "sgd") for sizes in effort.optimizer]
+    found += [Item("host", ("float32",))]
     for dtype in others:
         found += [Item("product", (dtype, *shape)) for shape in effort.products]
         if dtype in PLAIN:

@@ -13,6 +13,7 @@ from autotp.errors import ProfileError
 from autotp.hardware.journal import Journal
 from autotp.hardware.patterns import Pattern, patterns
 from autotp.measuring import samples
+from autotp.measuring.clock import host_operator_s, seconds_of
 from autotp.measuring.collectives import Member, collective_s, make_groups
 from autotp.measuring.devices import (
     device_name,
@@ -192,6 +193,11 @@ def _times(item: Item, device: torch.device, least_s: float) -> list[float] | No
         if item.kind == "optimizer":
             name, dtype, *sizes = item.arguments
             return [optimizer_s(str(name), str(dtype), *map(int, sizes), device=device, least_s=least_s), 0.0]
+        if item.kind == "host":
+            return [host_operator_s(device), 0.0]
+        if item.kind == "product" and item.arguments[0] == samples.FLOAT8:
+            m, n, k = map(int, item.arguments[1:])
+            return [seconds_of(samples.float8_product(m, n, k, device), device, least_s), 0.0]
         with samples.precision(item.arguments):
             made = samples.MAKERS[item.kind](*(_plain(each) for each in item.arguments), device)
             return list(samples.times_s(made.run, made.tensors, device, least_s))

@@ -77,6 +77,7 @@ def times_s(run: Any, operands: Sequence[Tensor], device: torch.device, least_s:
 
 # ---------------------------------------------------------------- what a profile is made from
 
+FLOAT8 = "float8_e4m3fn"
 TF32 = "tfloat32"  # float32 tensors, multiplied with fewer bits
 
 
@@ -94,6 +95,13 @@ def precision(arguments: Sequence[object]) -> Iterator[None]:
 def product(dtype: str, m: int, n: int, k: int, device: torch.device) -> Sample:
     """A linear layer without bias: [m, k] by a weight [n, k]."""
     return sample("aten.linear.default", _random((m, k), dtype, device), _random((n, k), dtype, device))
+
+
+def float8_product(m: int, n: int, k: int, device: torch.device) -> Callable[[], Tensor]:
+    """[m, k] by [k, n] in float8, with a scale for each factor, to bfloat16: torch has no linear layer of it."""
+    x, weight = (_random(shape, "float32", device).detach().to(torch.float8_e4m3fn) for shape in ((m, k), (n, k)))
+    one = torch.ones((), device=device)
+    return lambda: torch._scaled_mm(x, weight.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
 
 
 def batched(dtype: str, batch: int, m: int, n: int, k: int, device: torch.device) -> Sample:
