@@ -54,7 +54,6 @@ def on_ranks(model, example, function, mesh="tp=2", mode="train", dynamic=None):
     return run_ranks(Mesh.parse(mesh), run)
 
 
-@pytest.mark.filterwarnings("ignore:no rule for aten.feature_dropout")
 @pytest.mark.parametrize("mesh", ["tp=2", "dp=2"])
 def test_a_module_that_was_planned_for_training_is_evaluated_and_trained_again(mesh):
     torch.manual_seed(0)

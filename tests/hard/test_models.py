@@ -113,11 +113,11 @@ class GroupedExperts(nn.Module):
         return torch.zeros_like(x).index_copy(0, order, y) * scores[:, None]
 
 
-@pytest.mark.filterwarnings("ignore:no rule for aten._grouped_mm")
-def test_experts_by_a_grouped_matmul():
+def test_experts_by_a_grouped_matmul_are_split():
     model = GroupedExperts().bfloat16()  # torch captures no other one
     result = verify(model, {"x": floats(8, 16).bfloat16()}, mesh="tp=2")
     assert result["ok"], result["problems"]
+    assert result["coverage"]["split_matmul_flops_fraction"] >= 0.95
 
 
 class Normed(nn.Module):
