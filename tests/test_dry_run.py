@@ -66,6 +66,22 @@ def test_counted_bytes_are_those_of_a_real_step(name: str, mesh: str, optimizer:
     assert 0.98 * measured <= sum(parts.values()) <= 1.10 * measured, parts
 
 
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(64, 64, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.rnn(x)[0].square().mean()
+
+
+def test_what_only_a_cpus_kernels_keep_is_counted() -> None:
+    captured, training = capture(Recurrent(), (torch.zeros(8, 64, 64),)), Training(optimizer="none")
+    found = make_plan(captured, Mesh.parse("tp=1"), as_cluster("cpu"), Options(training), {}).plan
+    measured = measured_bytes(captured, found, [torch.zeros(8, 64, 64)], training)
+    assert sum(rank_memory(captured, found, 0, training).values()) == pytest.approx(measured, rel=0.02)
+
+
 def test_accumulated_gradients_are_there_all_the_time() -> None:
     source = load_model(str(EXAMPLES / "nanogpt.py"), {}, 8, 32)
     torch.manual_seed(0)
