@@ -16,7 +16,7 @@ SAMPLES = {
                   "--devices", "4"],
 }  # fmt: skip
 WIDTH, HEIGHT = 1100, 1000  # of a picture, in pixels
-COLOURS = 96  # so that it stays small
+COLOURS = 200  # so that it stays small
 
 
 def main() -> None:
