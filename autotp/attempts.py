@@ -25,6 +25,7 @@ from autotp.solver.problem import Solution
 
 MAX_TOGETHER = 12  # divisions per axis that one program may choose among for all dims and strategies at once
 MAX_TOGETHER_NODES = 24
+NUM_ROUGH = 6  # rough plans that share the time of one
 
 
 class Attempts:
@@ -108,7 +109,10 @@ class Attempts:
         )  # fmt: skip
         planning = builder.build()
         self.build_s += time.perf_counter() - started
-        options = replace(self.options, gap=max(gap, self.options.gap))
+        limit_s = self.options.time_limit_s
+        if gap and limit_s is not None:  # one of many
+            limit_s = limit_s / NUM_ROUGH
+        options = replace(self.options, gap=max(gap, self.options.gap), time_limit_s=limit_s)
         capacity = [float(site.device.memory_bytes) for site in planning.sites]
         allowed = megatron_strategies(planning, self._analysis, self._rules)
         constrained = allowed_strategies(planning, self.mesh, options.force, options.forbid)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from autotp.cost.problem import PlanningProblem
 from autotp.cost.summary import Summary
-from autotp.errors import AutoTPError, InfeasibleError
+from autotp.errors import AutoTPError, InfeasibleError, SolverError
 from autotp.hardware.cluster import ClusterProfile
 from autotp.hardware.profile import DeviceProfile
 from autotp.mesh import Mesh
@@ -78,7 +78,7 @@ class Balancer:
         self._tried: dict[Shares, Found | None] = {}
         self._num_sized = 0
         self._gap = 0.0
-        self._error: InfeasibleError | None = None
+        self._error: InfeasibleError | SolverError | None = None
 
     def best(self, given: Shares | None = None) -> Balanced:
         """The best plan for any shares, or for those given. Raises InfeasibleError where none that was tried gives one."""
@@ -97,10 +97,18 @@ class Balancer:
                 best = self._in_turn(self._followed(best))
         found = self._tried[best]
         if found is not None and self._gap:
-            found = self._attempts.within_limits(best, math.inf)
+            found = self._exact(best, found)
         if found is None:
             raise self._error or AutoTPError("no shares of the devices give a plan")
         return Balanced(found, len(self._tried) + self._num_sized, together is not None)
+
+    def _exact(self, shares: Shares, rough: Found) -> Found:
+        """The best plan for these shares; the rough one where there is no time for a better."""
+        try:
+            exact = self._attempts.within_limits(shares, math.inf)
+        except SolverError:
+            exact = None
+        return exact if exact is not None and self._judge(exact.solution) <= self._judge(rough.solution) else rough
 
     def _value(self, shares: Shares) -> tuple[float, float]:
         """What is minimised: seconds, or bytes of the fullest device and then seconds."""
@@ -108,7 +116,7 @@ class Balancer:
             known = [found.solution.cost_s for found in self._tried.values() if found]
             try:
                 self._tried[shares] = self._attempts.within_limits(shares, min(known, default=math.inf), gap=self._gap)
-            except InfeasibleError as error:
+            except (InfeasibleError, SolverError) as error:
                 self._tried[shares], self._error = None, self._error or error
         found = self._tried[shares]
         return (math.inf, math.inf) if found is None else self._judge(found.solution)
@@ -175,8 +183,8 @@ class Balancer:
         self._num_sized += 1
         try:
             sized = self._attempts.within_limits(near, found.solution.cost_s, families, self._gap)
-        except InfeasibleError:
-            return best  # cannot be but by the solver's tolerance: the present sizes are among those offered
+        except (InfeasibleError, SolverError):
+            return best  # out of time, or the solver's tolerance: the present sizes are among those offered
         if sized is None or self._judge(sized.solution) >= self._judge(found.solution):
             return best
         return used(sized.planning, sized.solution, sized.enumerator)
