@@ -15,6 +15,6 @@ ZOO: dict[str, Case] = {
 
 # Small ones of every kind, which every test run verifies.
 FAST = (
-    "gpt2-padded", "mixtral-batched", "convnext", "alibi-einsum", "diffusion-transformer", "tabular-transformer",
-    "graph-attention", "unet", "wavenet", "gru", "recommender", "two-towers",
+    "gpt2-padded", "examples/moe", "convnext", "alibi-einsum", "diffusion-transformer", "perceiver", "graph-attention",
+    "unet", "wavenet", "gru", "recommender", "two-towers",
 )  # fmt: skip
