@@ -1,6 +1,5 @@
 """One rank of `autotp measure`: runs its part of a plan, times steps, asks where time and memory went."""
 
-import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,6 +85,7 @@ class Running:
     call: Callable[[], list[Tensor]]
     optimizer: torch.optim.Optimizer | None
     device: torch.device
+    accumulation: int = 1
 
 
 def run_of(source: ModelSource, captured: Captured, plan: Plan, device: torch.device) -> Running:
@@ -99,7 +99,8 @@ def run_of(source: ModelSource, captured: Captured, plan: Plan, device: torch.de
     def call() -> list[Tensor]:
         return [x for x in pytree.tree_leaves(module(*args, **kwargs)) if isinstance(x, Tensor)]
 
-    return Running(module, call, _optimizer(plan, module), device)
+    accumulation = int(plan.summary.get("training", {}).get("accumulation", 1)) if plan.mode == "train" else 1
+    return Running(module, call, _optimizer(plan, module), device, accumulation)
 
 
 def _init(name: str, shard: Tensor) -> None:
@@ -122,29 +123,33 @@ class Step:
 
     def run(self, mark: Callable[[str], None] = lambda phase: None) -> list[float]:
         """Seconds of forward, backward and optimizer; `mark` is told which one begins."""
-        running = self._running
+        running, is_trained = self._running, self._running.module.sharding.mode == "train"
         dist.barrier()
         synchronise(running.device)
+        found = [0.0, 0.0, 0.0]
         at = [time.perf_counter()]
-        mark("forward")
-        with torch.set_grad_enabled(running.module.sharding.mode == "train"):
-            outputs = running.call()
-        self._mark(at)
-        if running.module.sharding.mode == "train":
-            mark("backward")
-            scalar_of(outputs).backward()  # type: ignore[no-untyped-call]
-            self._mark(at)
+        for _ in range(running.accumulation):
+            mark("forward")
+            with torch.set_grad_enabled(is_trained):
+                outputs = running.call()
+            found[0] += self._since(at)
+            if is_trained:
+                mark("backward")
+                scalar_of(outputs).backward()  # type: ignore[no-untyped-call]
+                found[1] += self._since(at)
+        if is_trained:
             mark("optimizer")
             if running.optimizer is not None:
                 running.optimizer.step()
             running.module.zero_grad(set_to_none=True)
-            self._mark(at)
-        found = [end - start for start, end in itertools.pairwise(at)]
-        return found + [0.0] * (3 - len(found))
+            found[2] += self._since(at)
+        return found
 
-    def _mark(self, at: list[float]) -> None:
+    def _since(self, at: list[float]) -> float:
+        """Seconds since the last time that this was asked."""
         synchronise(self._running.device)
         at.append(time.perf_counter())
+        return at[-1] - at[-2]
 
 
 def _memory(step: Step, running: Running) -> dict[str, int]:
