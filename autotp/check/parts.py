@@ -63,6 +63,8 @@ def compare(
 
     Shards in place, `partial` added, copies equal. `compared`: `"values"`, `"copies"` (with each other alone), `"shapes"`.
     """
+    if whole.dtype == torch.uint64:  # of which torch has no sum
+        whole, parts = whole.view(torch.int64), [part.view(torch.int64) for part in parts]
     total = torch.zeros(whole.shape, dtype=whole.dtype if whole.dtype != torch.bool else torch.long)
     copies: dict[tuple[int, ...], Tensor] = {}
     for rank, part in enumerate(parts):

@@ -28,10 +28,21 @@ def strategies_to_check(case: Case, ranks: Sequence[int] = RANKS) -> Iterator[tu
     for num_ranks in ranks:
         mesh = Mesh((("tp", num_ranks),))
         for option in (*unsplit(case.rule), *cuts(case.rule, num_ranks)):
-            yield mesh, (option,)
+            if _is_possible(case, option):
+                yield mesh, (option,)
     mesh = Mesh((("dp", 2), ("tp", 2)))
     for options in pairs(case.rule, mesh):
-        yield mesh, options
+        if all(_is_possible(case, option) for option in options):
+            yield mesh, options
+
+
+def _is_possible(case: Case, option: Option) -> bool:
+    """Nobody makes partial sums of booleans for an operator that may take partial sums."""
+    choice, operands, _ = option
+    is_partial = choice.kind == "partial"
+    return not (
+        is_partial and any(s.kind == "P" and t.dtype == "bool" for s, t in zip(operands, case.specs, strict=True))
+    )
 
 
 def check_sample(sample: Sample, ranks: Sequence[int] = RANKS) -> Checked:

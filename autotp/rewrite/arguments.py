@@ -7,7 +7,7 @@ from typing import Any
 from autotp.rewrite.share import Share
 
 RESHAPES = (
-    *("view", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "ravel", "_reshape_alias"),
+    *("view", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "ravel"),
     *("view_copy", "squeeze_copy", "unsqueeze_copy"),
 )
 SPLITS = (

@@ -25,4 +25,4 @@ def embedding_bag(call: Call) -> OpRule:
     )
 
 
-RULES: dict[str, RuleFunction] = dict.fromkeys(["embedding_bag", "_embedding_bag"], embedding_bag)
+RULES: dict[str, RuleFunction] = {"embedding_bag": embedding_bag}

@@ -147,7 +147,7 @@ RULES: dict[str, RuleFunction] = {
     **dict.fromkeys(["linalg_multi_dot", "chain_matmul"], chain),
     "bilinear": bilinear,
     "kron": kron,
-    **dict.fromkeys(["cdist", "_cdist_forward"], distances),
+    "cdist": distances,
     **dict.fromkeys(["linalg_vecdot", "vdot"], vecdot),
     **dict.fromkeys(["cross", "linalg_cross"], cross),
 }

@@ -34,6 +34,11 @@ def mean(call: Call) -> OpRule:
     return _reduce(call, call.dims(), summed=True, local="mean", linear=True)
 
 
+def count(call: Call) -> OpRule:
+    """nansum, count_nonzero: sums of something else than the elements, so that partial sums may not pass."""
+    return _reduce(call, call.dims(), summed=True)
+
+
 def reduce_whole(call: Call) -> OpRule:
     """amax, prod, var, norms, ...: what is reduced may not be cut."""
     return _reduce(call, call.dims(), summed=False)
@@ -86,12 +91,13 @@ def renorm(call: Call) -> OpRule:
 
 
 def weight_norm(call: Call) -> OpRule:
-    """`g v / |v|`: one norm for every element of the dim."""
+    """`g v / |v|`: one norm for every element of the dim; the second result, if any, is the norms."""
     row = letters_of(len(call.specs[0].shape))
     dim = call.literal("dim", 0) % len(row)
     norms = tuple(letter if d == dim else () for d, letter in enumerate(row))
     whole = [f"d{d}" for d in range(len(row)) if d != dim]
-    return build(call, [row, norms], [row, norms][: len(call.results)], whole=whole, linear=[frozenset((1,))])
+    linear = [frozenset((1,))] if len(call.results) == 1 else []
+    return build(call, [row, norms], [row, norms][: len(call.results)], whole=whole, linear=linear)
 
 
 def trapezoid(call: Call) -> OpRule:
@@ -144,6 +150,7 @@ def _along(call: Call, *, linear: bool) -> OpRule:
 RULES: dict[str, RuleFunction] = {
     "sum": sum_,
     "mean": mean,
+    **dict.fromkeys(["nansum", "count_nonzero"], count),
     **dict.fromkeys(
         [
             "amax",
@@ -163,10 +170,8 @@ RULES: dict[str, RuleFunction] = {
             "norm",
             "linalg_vector_norm",
             "logsumexp",
-            "nansum",
             "nanmean",
             "median",
-            "count_nonzero",
             *("nanmedian", "kthvalue", "mode", "linalg_norm"),
         ],
         reduce_whole,

@@ -96,7 +96,7 @@ RULES: dict[str, RuleFunction] = {
             *(f"upsample_nearest{n}d" for n in (1, 2, 3)),
             *(f"_upsample_nearest_exact{n}d" for n in (1, 2, 3)),
             *("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d"),
-            *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "_upsample_lanczos2d_aa"),
+            *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
         ],
         interpolation,
     ),

@@ -153,7 +153,7 @@ RULES: dict[str, RuleFunction] = {
             "ravel",
             "view_as",
             "reshape_as",
-            *("view_copy", "squeeze_copy", "unsqueeze_copy", "_reshape_alias"),
+            *("view_copy", "squeeze_copy", "unsqueeze_copy"),
         ],
         reshape,
     ),

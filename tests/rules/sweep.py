@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 from op_db_samples import ENTRIES, samples_of
+from rules_samples import SAMPLES
+from samples_of_networks import SAMPLES as OF_NETWORKS
 
 from autotp.check.rule import check_sample
 from autotp.errors import AutoTPError
@@ -26,6 +28,7 @@ from autotp.rules.whole import reason_of
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "docs" / "coverage" / "operators.json"
+OWN = "own samples"  # in place of an entry of op_db: those of tests/rules
 MAX_SAMPLES = 24  # of one entry
 
 
@@ -50,7 +53,7 @@ class Row:
 def sweep(entry: str, max_samples: int = MAX_SAMPLES, ranks: Sequence[int] = (2, 3)) -> dict[str, Row]:
     """Check the samples of one entry of op_db; a row per operator that they call."""
     rows: dict[str, Row] = {}
-    for sample in samples_of(entry, max_samples):
+    for sample in [*SAMPLES, *OF_NETWORKS] if entry == OWN else samples_of(entry, max_samples):
         row = rows.setdefault(sample.op, Row())
         row.num_samples += 1
         row.has_rule = not is_fallback(Node("", "op", sample.op))
@@ -82,7 +85,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--samples", type=int, default=MAX_SAMPLES, help="of one entry at most")
     options = parser.parse_args()
-    names = options.entries or list(ENTRIES)
+    names = options.entries or [OWN, *ENTRIES]
     rows: dict[str, Row] = {}
     broken: list[str] = []
     started = time.perf_counter()
