@@ -7,9 +7,8 @@ from autotp.rules.rule import OpRule
 
 REASONS: dict[str, str] = {
     "the shape of the result depends on values": """
-        argwhere nonzero nonzero_numpy bincount masked_select _unique2 unique_consecutive unique_dim combinations
-        to_sparse""",
-    "counts over all elements": "histc histogram histogramdd hash_tensor nonzero_static",
+        argwhere nonzero nonzero_numpy bincount masked_select _unique2 unique_consecutive unique_dim combinations""",
+    "counts over all elements": "histc histogram hash_tensor nonzero_static",
     "elements are addressed by their position in memory": """
         as_strided as_strided_copy as_strided_scatter empty_strided new_empty_strided empty_permuted""",
     "elements are addressed by their position in the whole tensor": "put masked_scatter",

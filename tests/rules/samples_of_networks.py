@@ -77,6 +77,7 @@ OTHERS = [
     op("embedding_bag.padding_idx", f(7, 4), ints(7, 9), BAGS, False, 1, False, None, False, -1, min_cuts=2),
     *(draw(name, torch.ones(8, 12)) for name in ("uniform", "exponential", "normal_functional")),
     *(draw(name, torch.ones(8, 12)) for name in ("cauchy", "log_normal", "random")),
+    draw("geometric", torch.ones(8, 12), 0.5),
     draw("poisson", torch.full((8, 12), 3.0)),
     draw("binomial", torch.full((8, 12), 9.0), torch.full((8, 12), 0.5)),
     draw("_standard_gamma", torch.full((8, 12), 2.0)),
