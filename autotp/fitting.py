@@ -21,6 +21,8 @@ from autotp.planner import Planned, make_plan
 from autotp.plans import Plan
 from autotp.search import Options
 
+# Gradients and what was saved are each at most as much as the rest: their sum is at most 1.5 times what is there at once.
+MOST_OVERESTIMATED = 1.5
 SLOWER = 1 + 1e-6  # a plan that takes longer than the best without limits was held back by memory
 
 
@@ -65,7 +67,7 @@ class _Attempts:
         if found and _fits(found[0]) and not _is_held_back(found[0]):
             return Planned(found[0], self._timing)
         if self._limit_bytes() is not None:
-            found += self._corrected()
+            found += self._corrected(refused is not None)
         fitting = [plan for plan in found if _fits(plan)]
         if fitting:
             return Planned(min(fitting, key=lambda plan: float(plan.summary["predicted"]["step_s"])), self._timing)
@@ -85,10 +87,21 @@ class _Attempts:
         found = {self._cluster.device(rank).memory_bytes for rank in range(self._mesh.num_ranks)}
         return self._options.memory_bytes or (float(found.pop()) if len(found) == 1 else None)
 
-    def _corrected(self) -> list[Plan]:
+    def _is_near(self, limit_bytes: float) -> bool:
+        """Whether any plan's estimate is so near to the limit that its count may be within."""
+        try:
+            options = replace(self._options, memory_bytes=limit_bytes * MOST_OVERESTIMATED)
+            make_plan(self._captured, self._mesh, self._cluster, options, self._facts)
+        except InfeasibleError:
+            return False
+        return True
+
+    def _corrected(self, is_refused: bool) -> list[Plan]:
         """The best plan without limits, and the best one under a limit that is corrected by what that one counts."""
         limit_bytes = self._limit_bytes()
         if limit_bytes is None or not math.isfinite(limit_bytes):
+            return []
+        if is_refused and not self._is_near(limit_bytes):
             return []
         free = self._plan(math.inf)
         if _fits(free):
