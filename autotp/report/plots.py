@@ -12,6 +12,7 @@ from autotp.report.timeline import merged
 from autotp.report.units import seconds, size
 from autotp.timeline import timeline
 
+MAX_SPANS = 1500  # of a timeline: a gap of less than this part of the step is not seen
 MAX_BARS = 16  # ranks drawn; of more, one of each kind
 MEMORY = {
     "parameters": "parameters", "gradients": "gradients", "optimizer": "state", "activations": "activations",
@@ -76,13 +77,25 @@ def timeline_figure(plan: Plan, width: float = WIDTH) -> Figure:
         events = merged(timeline(plan))
         for y, stream in enumerate(("compute", "communication")):
             for phase in ("forward", "backward", "optimizer"):
-                spans = [(e.start_s, e.duration_s) for e in events if e.stream == stream and e.phase == phase]
+                found = [(e.start_s, e.end_s) for e in events if e.stream == stream and e.phase == phase]
+                spans = _visible(found, events[-1].end_s / MAX_SPANS)
                 colour = LIGHT[phase if stream == "compute" else "communication"]
                 ax.broken_barh(spans, (y - 0.36, 0.72), facecolors=colour, linewidth=0)
         ax.set_yticks([0, 1], ["compute", "communication"])
         ax.invert_yaxis()
         finish(ax, seconds, [events[-1].end_s if events else 1.0], room=1.0)
         return fig
+
+
+def _visible(spans: Sequence[tuple[float, float]], least_s: float) -> list[tuple[float, float]]:
+    """(start, length) of spans (start, end); those whose gap nobody could see are one, so that the drawing stays small."""
+    joined: list[list[float]] = []
+    for start, end_s in spans:
+        if joined and start - joined[-1][1] < least_s:
+            joined[-1][1] = end_s
+        else:
+            joined.append([start, end_s])
+    return [(start, end_s - start) for start, end_s in joined]
 
 
 def balance_figure(plan: Plan, width: float = WIDTH) -> Figure:
