@@ -127,6 +127,8 @@ class Redistribute(nn.Module):
         self.ways = (Way(before, after, communicator), Way(after, before, communicator))
 
     def forward(self, x: Tensor) -> Tensor:
+        if not (x.requires_grad and torch.is_grad_enabled()):
+            return _ACTIONS[self.actions[0]](x, self.ways[0])
         moved: Tensor = _Move.apply(x, self)  # type: ignore[no-untyped-call]
         return moved
 

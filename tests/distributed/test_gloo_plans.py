@@ -22,10 +22,10 @@ JOBS = [
     ("mlp", "tp=4", "infer"),
 ]
 NAMES = {
-    "all_reduce": "all_reduce",
-    "all_gather_into_tensor": "all_gather",
-    "reduce_scatter_tensor": "reduce_scatter",
-    "all_to_all_single": "all_to_all",
+    "allreduce_": "all_reduce",
+    "_allgather_base_": "all_gather",
+    "_reduce_scatter_base_": "reduce_scatter",
+    "alltoall_base_": "all_to_all",
 }
 
 
@@ -38,10 +38,16 @@ class Intercept(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        if func.namespace in ("_c10d_functional", "c10d") and func._opname != "wait_tensor":
-            axis = next(self.axes[arg] for arg in args if isinstance(arg, str) and arg in self.axes)
-            whole = result if func._opname == "all_gather_into_tensor" else args[0]
-            self.calls.append(Sent(NAMES[func._opname], axis, whole.element_size(), whole.numel()))
+        if func.namespace in ("_c10d_functional", "c10d"):
+            (group,) = [dist.ProcessGroup.unbox(arg) for arg in args if isinstance(arg, torch.ScriptObject)][:1]
+            # what is gathered, and what is reduced or sent: the larger of a result and an operand
+            tensors = [
+                x for arg in args for x in (arg if isinstance(arg, list) else [arg]) if isinstance(x, torch.Tensor)
+            ]
+            whole = max(tensors, key=torch.Tensor.numel) if func._opname != "alltoall_base_" else args[1]
+            self.calls.append(
+                Sent(NAMES[func._opname], self.axes[group.group_name], whole.element_size(), whole.numel())
+            )
         return result
 
 
@@ -71,7 +77,7 @@ def rank_main(rank, jobs):
 def test_the_process_groups_see_what_the_plan_prices():
     plans = [planned_for(name, mesh, mode, objective="memory", gap=1.0) for name, mesh, mode in JOBS]
     jobs = [(name, mode, dumps(plan)) for (name, _, mode), plan in zip(JOBS, plans, strict=True)]
-    results = run_processes(rank_main, NUM_RANKS, (jobs,), timeout_s=200)
+    results = run_processes(rank_main, NUM_RANKS, (jobs,), timeout_s=280)
     for (name, _, mode), plan, ranks in zip(JOBS, plans, zip(*results, strict=True), strict=True):
         captured, _, reference = subject(name, mode)
         check_prices(captured.graph, plan)
