@@ -39,7 +39,7 @@ class Intercept(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         if func.namespace in ("_c10d_functional", "c10d"):
-            (group,) = [dist.ProcessGroup.unbox(arg) for arg in args if isinstance(arg, torch.ScriptObject)][:1]
+            group = dist.ProcessGroup.unbox(next(arg for arg in args if isinstance(arg, torch.ScriptObject)))
             # what is gathered, and what is reduced or sent: the larger of a result and an operand
             tensors = [
                 x for arg in args for x in (arg if isinstance(arg, list) else [arg]) if isinstance(x, torch.Tensor)
