@@ -1,6 +1,7 @@
 """The public functions: plan, parallelize, auto_shard, verify. Each reads as the pipeline of the README's figure."""
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from autotp.capture.inputs import describe, restore
 from autotp.capture.model_file import ModelSource, load_model, reload_model
 from autotp.cost.training import Training
 from autotp.errors import AutoTPError, CaptureError, InfeasibleError, PlanError
-from autotp.fitting import plan_captured
+from autotp.fitting import plan_captured, plan_regardless
 from autotp.hardware.catalogue import load_cluster
 from autotp.hardware.cluster import ClusterProfile
 from autotp.memory_curve import curve_of
@@ -114,9 +115,16 @@ def timed_plan(
     try:
         planned = plan_captured(captured, axes, profile, options, facts, progress)
     except InfeasibleError as error:
-        progress("looking for what would fit")
-        found = remedies(captured, axes, profile, options) + _smaller_batch(model, axes, profile, dtype, options)
-        raise InfeasibleError(f"{error}. {advice(found)}") from error
+        if options.memory_bytes is not None:
+            progress("looking for what would fit")
+            found = remedies(captured, axes, profile, options) + _smaller_batch(model, axes, profile, dtype, options)
+            raise InfeasibleError(f"{error}. {advice(found)}") from error
+        # Nobody asked for a limit: what the step would be is said, and that the devices are too small for it.
+        planned = plan_regardless(captured, axes, profile, options, facts, progress)
+        warnings.warn(
+            f"the plan does not fit the devices: {error}. With --memory what does not fit is refused, and what would "
+            "help is computed; --checkpointing full and --sweep are other ways"
+        )
     if memory_curve:
         progress("the price of memory")
         curve = curve_of(captured, planned.plan, axes, profile, options)

@@ -38,6 +38,22 @@ def plan_captured(
     return _Attempts(captured, mesh, cluster, options, facts, progress).best()
 
 
+def plan_regardless(
+    captured: Captured,
+    mesh: Mesh,
+    cluster: ClusterProfile,
+    options: Options,
+    facts: Mapping[str, Any],
+    progress: Callable[[str], None] = lambda stage: None,
+) -> Planned:
+    """The plan of the fastest step if memory were unlimited, which says that it does not fit. Raises as `make_plan`."""
+    planned = plan_captured(captured, mesh, cluster, replace(options, memory_bytes=math.inf), facts, progress)
+    devices = [cluster.device(rank) for rank in range(mesh.num_ranks)]
+    limit_bytes = min(options.memory_bytes or device.memory_bytes for device in devices)
+    solver = {**planned.plan.summary["solver"], "memory_limit_bytes": limit_bytes, "fits": False}
+    return replace(planned, plan=replace(planned.plan, summary={**planned.plan.summary, "solver": solver}))
+
+
 class _Attempts:
     """Plans of one model under several limits, all judged by the limit that was asked for."""
 

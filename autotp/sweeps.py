@@ -13,7 +13,7 @@ from autotp.api import as_cluster, capture_for_planning
 from autotp.capture.model_file import ModelSource
 from autotp.cost.training import Training
 from autotp.errors import AutoTPError, InfeasibleError
-from autotp.fitting import plan_captured
+from autotp.fitting import plan_captured, plan_regardless
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
 from autotp.planner import Planned
@@ -70,21 +70,11 @@ def timed_sweep(
             try:
                 found.append(plan_captured(captured, mesh, profile, options, facts, progress))
             except InfeasibleError:
-                without = replace(options, memory_bytes=math.inf)
-                planned = plan_captured(captured, mesh, profile, without, facts, progress)
-                found.append(replace(planned, plan=_limited(planned.plan, options.memory_bytes, profile)))
+                found.append(plan_regardless(captured, mesh, profile, options, facts, progress))
     rows = [row_of(planned.plan) for planned in found]
     best = found[min(range(len(rows)), key=lambda index: _order(rows[index]))]
     summary = {**best.plan.summary, "sweep": rows, "sweep_findings": list(findings(rows))}
     return Planned(replace(best.plan, summary=summary), best.timing)
-
-
-def _limited(plan: Plan, limit_bytes: float | None, cluster: ClusterProfile) -> Plan:
-    """A plan that was made without a limit, with the limit it does not keep."""
-    devices = [cluster.device(rank) for rank in range(plan.mesh.num_ranks)]
-    limit = min(limit_bytes or device.memory_bytes for device in devices)
-    solver = {**plan.summary["solver"], "memory_limit_bytes": limit, "fits": False}
-    return replace(plan, summary={**plan.summary, "solver": solver})
 
 
 def beside(planned: Planned, swept: Plan) -> Planned:

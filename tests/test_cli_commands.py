@@ -66,7 +66,7 @@ BAD = [
     ((*PLAN, "--set", "depth=3"), "has no option depth"),
     ((*PLAN, "--set", "depth"), "name=value"),
     (("plan", EXAMPLE, "--cluster", "dgx-h100", "--devices", "9", "-o", "FILE"), "has 9 ranks"),
-    (("plan", EXAMPLE, "--cluster", "dgx-h200"), "did you mean"),
+    (("plan", EXAMPLE, "--cluster", "dgx-h300"), "did you mean"),
     (("plan", EXAMPLE, "--cluster", "half.plan.json"), "half.plan.json"),
     ((*PLAN, "--memory", "-1GiB", "-o", "FILE"), "must be positive"),
     ((*PLAN, "--memory", "1KiB", "-o", "FILE"), "no plan fits"),

@@ -39,7 +39,12 @@ def test_a_limit_between_count_and_estimate_is_kept_by_the_plan_that_fits() -> N
         assert max(limited.summary["predicted"]["memory_bytes"]) <= 1.05 * count
 
 
-def test_what_does_not_fit_by_count_is_refused() -> None:
+def test_what_does_not_fit_by_count_is_refused_or_says_so_where_no_limit_was_asked_for() -> None:
     model, inputs = deep(layers=4)
-    with pytest.raises(InfeasibleError):
-        autotp.plan(model, inputs, mesh="tp=2", cluster=cluster(1e7), optimizer="sgd")
+    with pytest.raises(InfeasibleError, match="Neither a smaller batch"):
+        autotp.plan(model, inputs, mesh="tp=2", cluster=cluster(80e9), memory_bytes=1e7, optimizer="sgd")
+    with pytest.warns(UserWarning, match=r"does not fit the devices: no plan fits .* more than the limit of"):
+        plan = autotp.plan(model, inputs, mesh="tp=2", cluster=cluster(1e7), optimizer="sgd")
+    solver = plan.summary["solver"]
+    assert not solver["fits"] and solver["memory_limit_bytes"] == 1e7
+    assert max(plan.summary["predicted"]["memory_bytes"]) > 1e7
