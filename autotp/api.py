@@ -1,7 +1,6 @@
 """The public functions: plan, parallelize, auto_shard, verify. Each reads as the pipeline of the README's figure."""
 
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from autotp.capture.inputs import describe, restore
 from autotp.capture.model_file import ModelSource, load_model, reload_model
 from autotp.cost.training import Training
 from autotp.errors import AutoTPError, CaptureError, InfeasibleError, PlanError
-from autotp.fitting import plan_captured, plan_regardless
+from autotp.fitting import plan_captured
 from autotp.hardware.catalogue import load_cluster
 from autotp.hardware.cluster import ClusterProfile
 from autotp.memory_curve import curve_of
@@ -112,19 +111,14 @@ def timed_plan(
     captured, facts = capture_for_planning(model, example_inputs, mode=options.training.mode, dtype=dtype)
     captured_at = time.perf_counter()
     facts = {**facts, "dynamic": list(names)} if names else facts
+    # Where nobody asked for a limit, what the step would be is said, and that the devices are too small for it.
+    must_fit = options.memory_bytes is not None
     try:
-        planned = plan_captured(captured, axes, profile, options, facts, progress)
+        planned = plan_captured(captured, axes, profile, options, facts, progress, must_fit=must_fit)
     except InfeasibleError as error:
-        if options.memory_bytes is not None:
-            progress("looking for what would fit")
-            found = remedies(captured, axes, profile, options) + _smaller_batch(model, axes, profile, dtype, options)
-            raise InfeasibleError(f"{error}. {advice(found)}") from error
-        # Nobody asked for a limit: what the step would be is said, and that the devices are too small for it.
-        planned = plan_regardless(captured, axes, profile, options, facts, progress)
-        warnings.warn(
-            f"the plan does not fit the devices: {error}. With --memory what does not fit is refused, and what would "
-            "help is computed; --checkpointing full and --sweep are other ways"
-        )
+        progress("looking for what would fit")
+        found = remedies(captured, axes, profile, options) + _smaller_batch(model, axes, profile, dtype, options)
+        raise InfeasibleError(f"{error}. {advice(found)}") from error
     if memory_curve:
         progress("the price of memory")
         curve = curve_of(captured, planned.plan, axes, profile, options)

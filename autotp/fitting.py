@@ -33,25 +33,15 @@ def plan_captured(
     options: Options,
     facts: Mapping[str, Any],
     progress: Callable[[str], None] = lambda stage: None,
+    *,
+    must_fit: bool = True,
 ) -> Planned:
-    """Plan what is captured, and count its bytes; warns where a baseline does not fit. Errors as `planner.make_plan`."""
-    return _Attempts(captured, mesh, cluster, options, facts, progress).best()
+    """Plan what is captured, and count its bytes; warns where a baseline does not fit. Errors as `planner.make_plan`.
 
-
-def plan_regardless(
-    captured: Captured,
-    mesh: Mesh,
-    cluster: ClusterProfile,
-    options: Options,
-    facts: Mapping[str, Any],
-    progress: Callable[[str], None] = lambda stage: None,
-) -> Planned:
-    """The plan of the fastest step if memory were unlimited, which says that it does not fit. Raises as `make_plan`."""
-    planned = plan_captured(captured, mesh, cluster, replace(options, memory_bytes=math.inf), facts, progress)
-    devices = [cluster.device(rank) for rank in range(mesh.num_ranks)]
-    limit_bytes = min(options.memory_bytes or device.memory_bytes for device in devices)
-    solver = {**planned.plan.summary["solver"], "memory_limit_bytes": limit_bytes, "fits": False}
-    return replace(planned, plan=replace(planned.plan, summary={**planned.plan.summary, "solver": solver}))
+    Where nothing fits and it need not (`must_fit`), the plan is that of the fastest step if memory were unlimited; a
+    warning and its summary say that it does not fit.
+    """
+    return _Attempts(captured, mesh, cluster, options, facts, progress, must_fit).best()
 
 
 class _Attempts:
@@ -65,7 +55,10 @@ class _Attempts:
         options: Options,
         facts: Mapping[str, Any],
         progress: Callable[[str], None],
+        must_fit: bool,
     ) -> None:
+        self._must_fit = must_fit
+        self._free: Plan | None = None
         self._captured, self._mesh, self._cluster = captured, mesh, cluster
         self._options, self._facts, self._progress = options, facts, progress
         self._timing: dict[str, float] = {}
@@ -77,8 +70,6 @@ class _Attempts:
         try:
             found.append(self._plan(self._options.memory_bytes))
         except InfeasibleError as error:
-            if self._limit_bytes() is None:
-                raise
             refused = error
         if found and _fits(found[0]) and not _is_held_back(found[0]):
             return Planned(found[0], self._timing)
@@ -88,7 +79,14 @@ class _Attempts:
         if fitting:
             return Planned(min(fitting, key=lambda plan: float(plan.summary["predicted"]["step_s"])), self._timing)
         if refused is not None:
-            raise refused
+            if self._must_fit:
+                raise refused
+            plan = self._regardless()  # raises where it is not memory that forbids all plans
+            warnings.warn(
+                f"the plan does not fit the devices: {refused}. With --memory what does not fit is refused, and what "
+                "would help is computed; --checkpointing full and --sweep are other ways"
+            )
+            return Planned(plan, self._timing)
         needed = max(found[0].summary["predicted"]["memory_bytes"])
         warnings.warn(
             f"the plan does not fit the device: it needs {needed:.4g} bytes there. Use more devices, a smaller batch, "
@@ -119,7 +117,7 @@ class _Attempts:
             return []
         if is_refused and not self._is_near(limit_bytes):
             return []
-        free = self._plan(math.inf)
+        free = self._free = self._plan(math.inf)
         if _fits(free):
             return [free]
         predicted = free.summary["predicted"]
@@ -128,6 +126,18 @@ class _Attempts:
             return [self._plan(corrected)]
         except InfeasibleError:
             return []
+
+    def _regardless(self) -> Plan:
+        """The best plan without limits, with the limits it does not keep."""
+        plan = self._free or self._plan(math.inf)
+        devices = [self._cluster.device(rank) for rank in range(self._mesh.num_ranks)]
+        limit_bytes = min(self._options.memory_bytes or float(device.memory_bytes) for device in devices)
+        baselines = {
+            name: row and {**row, "fits": row["memory_bytes"] <= limit_bytes}
+            for name, row in plan.summary["baselines"].items()
+        }
+        solver = {**plan.summary["solver"], "memory_limit_bytes": limit_bytes, "fits": False}
+        return replace(plan, summary={**plan.summary, "baselines": baselines, "solver": solver})
 
     def _plan(self, limit_bytes: float | None) -> Plan:
         self._progress(f"planning {self._mesh}")

@@ -12,8 +12,8 @@ from torch import nn
 from autotp.api import as_cluster, capture_for_planning
 from autotp.capture.model_file import ModelSource
 from autotp.cost.training import Training
-from autotp.errors import AutoTPError, InfeasibleError
-from autotp.fitting import plan_captured, plan_regardless
+from autotp.errors import AutoTPError
+from autotp.fitting import plan_captured
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
 from autotp.planner import Planned
@@ -67,10 +67,7 @@ def timed_sweep(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the plan does not fit the device")  # the rows say so
         for mesh in meshes:
-            try:
-                found.append(plan_captured(captured, mesh, profile, options, facts, progress))
-            except InfeasibleError:
-                found.append(plan_regardless(captured, mesh, profile, options, facts, progress))
+            found.append(plan_captured(captured, mesh, profile, options, facts, progress, must_fit=False))
     rows = [row_of(planned.plan) for planned in found]
     best = found[min(range(len(rows)), key=lambda index: _order(rows[index]))]
     summary = {**best.plan.summary, "sweep": rows, "sweep_findings": list(findings(rows))}
