@@ -7,13 +7,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autotp.analysis.sweeps import sweep
     from autotp.api import auto_shard, parallelize, plan
     from autotp.errors import AutoTPError
     from autotp.hardware.catalogue import load_cluster
     from autotp.mesh import Mesh
     from autotp.plans import Plan
     from autotp.rules.custom import register_rule
-    from autotp.sweeps import sweep
     from autotp.verification import verify
 
 _HOME = {
@@ -25,7 +25,7 @@ _HOME = {
     "parallelize": "autotp.api",
     "plan": "autotp.api",
     "register_rule": "autotp.rules.custom",
-    "sweep": "autotp.sweeps",
+    "sweep": "autotp.analysis.sweeps",
     "verify": "autotp.verification",
 }
 

@@ -17,18 +17,18 @@ from autotp.capture.inputs import describe, restore
 from autotp.capture.model_file import ModelSource, load_model, reload_model
 from autotp.cost.training import Training
 from autotp.errors import AutoTPError, CaptureError, InfeasibleError, PlanError
-from autotp.fitting import plan_captured
 from autotp.hardware.catalogue import load_cluster
 from autotp.hardware.cluster import ClusterProfile
-from autotp.memory_curve import curve_of
 from autotp.mesh import Mesh
 from autotp.plan_file import dumps, loads
-from autotp.planner import Planned
+from autotp.planning.fitting import plan_captured
+from autotp.planning.memory_curve import curve_of
+from autotp.planning.planner import Planned
+from autotp.planning.remedies import Remedy, advice, least_needed, remedies
+from autotp.planning.search import TIME_LIMIT_S, Options
 from autotp.plans import Plan
-from autotp.remedies import Remedy, advice, least_needed, remedies
 from autotp.rewrite.parallelize import build_module
 from autotp.runtime.module import ParallelModule
-from autotp.search import TIME_LIMIT_S, Options
 from autotp.variants import Source, dynamic_dims, with_variants
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
@@ -70,7 +70,7 @@ def plan(
     module runs, `"batch"` (the first) and `"seq"` (the second). `strategy`: `"optimal"`, `"greedy"`, `"replicated"` or
     `"megatron"`. `time_limit_s`: after it the solver gives the best plan it has, with status `feasible` and its gap; None
     for no limit.
-    `force`, `forbid`: constraints such as `"layers.*.mlp.down_proj=column"` (see `autotp.constraints`).
+    `force`, `forbid`: constraints such as `"layers.*.mlp.down_proj=column"` (see `autotp.planning.constraints`).
 
     Raises AutoTPError (and its leaves) with what is wrong and what to do.
     """

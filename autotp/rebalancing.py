@@ -12,12 +12,12 @@ from autotp.cost.training import Training
 from autotp.errors import AutoTPError, PlanError
 from autotp.hardware.cluster import ClusterProfile
 from autotp.plan_file import dumps, loads
-from autotp.planner import make_plan
+from autotp.planning.planner import make_plan
+from autotp.planning.search import Options
 from autotp.plans import Plan
 from autotp.rewrite.rebalance import rebalance
 from autotp.runtime.module import ParallelModule
 from autotp.runtime.watch import Watcher, slowdowns
-from autotp.search import Options
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from autotp.capture.build import fake_copy
 from autotp.capture.evaluation import Evaluation, evaluation
 from autotp.capture.export import Captured, capture
 from autotp.errors import CaptureError, PlanError
+from autotp.planning.replan import replan
 from autotp.plans import Plan
-from autotp.replan import replan
 from autotp.rewrite.rewrite import rewrite
 from autotp.runtime.communicator import Communicator
 from autotp.runtime.local_ops_find import find_operator

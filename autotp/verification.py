@@ -25,7 +25,8 @@ from autotp.errors import AutoTPError, PlanError, VerificationError
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
 from autotp.plan_file import dumps, loads
-from autotp.planner import make_plan
+from autotp.planning.planner import make_plan
+from autotp.planning.search import Options
 from autotp.plans import Plan
 from autotp.rewrite.parallelize import build_for_rank
 from autotp.rules.registry import rules_of
@@ -35,7 +36,6 @@ from autotp.runtime.randomness import WithoutRandomness, without_randomness
 from autotp.runtime.simulate import run_ranks
 from autotp.runtime.spawn import run_processes
 from autotp.runtime.verify import RankReport, Reference, reference_of, summarise, verify_rank
-from autotp.search import Options
 from autotp.variants import DYNAMIC, Source, dynamic_dims, with_variants
 
 BACKENDS = ("local", "gloo", "nccl")

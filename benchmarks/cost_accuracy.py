@@ -28,8 +28,8 @@ from autotp.cost.training import Training
 from autotp.hardware.catalogue import load_cluster, load_device
 from autotp.hardware.curves import interpolated
 from autotp.mesh import Mesh
-from autotp.planner import make_plan
-from autotp.search import Options
+from autotp.planning.planner import make_plan
+from autotp.planning.search import Options
 
 GPUS, NODES = ("A100-SXM4-80GB", "H100-SXM5-80GB"), ("dgx-a100", "dgx-h100")
 MIXED = {"state_dtype": "float32", "gradient_dtype": "float32", "has_master": True, "is_compiled": True}

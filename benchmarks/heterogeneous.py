@@ -29,13 +29,13 @@ from autotp.cost.training import Training
 from autotp.hardware.catalogue import load_cluster
 from autotp.mesh import Mesh
 from autotp.plan_file import dumps, loads
-from autotp.planner import make_plan
+from autotp.planning.planner import make_plan
+from autotp.planning.search import Options
 from autotp.rebalancing import slowed
 from autotp.rewrite.parallelize import build_module
 from autotp.runtime.communicator import init_mesh
 from autotp.runtime.spawn import run_processes
 from autotp.runtime.watch import Watcher, slowdowns
-from autotp.search import Options
 
 MESH = Mesh((("tp", 2),))
 HEADS, WIDTH = 24, 768

@@ -23,10 +23,10 @@ from autotp.measuring.reprice import repriced
 from autotp.measuring.run_rank import Step, run_of
 from autotp.mesh import Mesh
 from autotp.plan_file import dumps, loads
-from autotp.planner import make_plan
+from autotp.planning.planner import make_plan
+from autotp.planning.search import Options
 from autotp.plans import Plan
 from autotp.rules.registry import rules_of
-from autotp.search import Options
 
 STRATEGIES = ("replicated", "megatron", "optimal")
 DATE = "2026-01-01"  # of profiles that nobody keeps

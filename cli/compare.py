@@ -35,7 +35,7 @@ def compare(
     """
     with progress("reading the plans"):
         plans = load_plan(first), load_plan(second)
-        comparer = load("compare")
+        comparer = load("analysis.compare")
         amounts = comparer.compare(*plans)
         differences = comparer.differences(*plans)
     data = {

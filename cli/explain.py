@@ -33,7 +33,7 @@ def explain(
     """
     with progress("reading the plan") as status:
         found = load_plan(plan)
-        explainer = load("explain")
+        explainer = load("analysis.explain")
         told = explainer.explain(found, name, lambda stage: status.update(f"{stage} ..."))
     data = explainer.to_json(told, found)
     return Answer(data, lambda: _text(data, found))

@@ -111,7 +111,7 @@ def plan(
     opt.check_folder(output)
     opt.check_folder(report)
     with progress("loading") as status:
-        planner, cost = load("planner"), load("cost.training")
+        planner, cost = load("planning.planner"), load("cost.training")
         asked = planner.Options(
             training=cost.Training(
                 mode, optimizer, checkpointing=checkpointing, accumulation=accumulation, is_compiled=compiled
@@ -121,7 +121,7 @@ def plan(
         )  # fmt: skip
         source = load("capture.model_file").load_model(model, chosen, batch, seq)
         api = load("api")
-        profile = load("what_if").changed(api.as_cluster(cluster), what_if or ())
+        profile = load("analysis.what_if").changed(api.as_cluster(cluster), what_if or ())
         counts = {}
         if measure:
             measured = load("measuring.operators").measured_cluster(
@@ -131,11 +131,11 @@ def plan(
         common = {"cluster": profile, "dtype": dtype, "options": asked}
         common["progress"] = lambda stage: status.update(f"{stage} ...")
         if sweep:
-            planned = load("sweeps").timed_sweep(source, None, devices=devices, **common)
+            planned = load("analysis.sweeps").timed_sweep(source, None, devices=devices, **common)
         else:
             planned = api.timed_plan(source, mesh=axes, dynamic=dynamic, memory_curve=memory_curve, **common)
         if report is not None and not sweep:  # a report says what other degrees would do
-            sweeps, free = load("sweeps"), replace(asked, force=(), forbid=())
+            sweeps, free = load("analysis.sweeps"), replace(asked, force=(), forbid=())
             swept = sweeps.timed_sweep(source, None, devices=planned.plan.mesh.num_ranks, **{**common, "options": free})
             planned = sweeps.beside(planned, swept.plan)
         if prices:
@@ -143,7 +143,7 @@ def plan(
             def again(better: Any) -> Any:
                 return api.timed_plan(source, mesh=planned.plan.mesh, **{**common, "cluster": better}).plan
 
-            planned = replace(planned, plan=load("prices").with_prices(planned.plan, profile, again))
+            planned = replace(planned, plan=load("analysis.prices").with_prices(planned.plan, profile, again))
         if report is not None:
             status.update("drawing ...")
             load("report.files").write_page(planned.plan, report)

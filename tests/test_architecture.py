@@ -23,29 +23,8 @@ BASE = {
     "timeline",
 }
 STAGES = {"capture", "rules", "hardware", "cost", "solver", "rewrite", "runtime"}
-TOP = (
-    BASE
-    | STAGES
-    | {
-        "assemble",
-        "search",
-        "shares",
-        "sizes",
-        "constraints",
-        "what_if",
-        "bound",
-        "balance",
-        "attempts",
-        "dry_run",
-        "fitting",
-        "remedies",
-        "memory_curve",
-        "planner",
-        "replan",
-        "variants",
-        "api",
-    }
-)  # the pipeline itself; cycles have a test of their own
+WORDS = {"report.words", "report.layer_rows"}  # constraints and stored problems are in the words that reports use
+TOP = BASE | STAGES | {"planning", "variants", "api"}  # the pipeline itself; cycles have a test of their own
 MAY_IMPORT = {
     "errors": set(),
     "mesh": {"errors"},
@@ -65,35 +44,12 @@ MAY_IMPORT = {
     "rewrite": BASE | {"rules", "runtime", "capture"},
     "measurement": {"errors", "plan_file"},
     "report": BASE | {"solver", "measurement"},
+    "planning": BASE | STAGES | WORDS,
+    "variants": BASE | STAGES | {"planning"},
+    **dict.fromkeys(("api", "listing", "rebalancing", "verification"), TOP),
     "measuring": TOP | {"measurement"},
-    **dict.fromkeys(("rebalancing", "remedies", "memory_curve"), TOP),
-    "shares": {"mesh", "placement", "hardware"},
-    **dict.fromkeys(
-        (
-            "search",
-            "sizes",
-            "bound",
-            "balance",
-            "attempts",
-            "dry_run",
-            "fitting",
-            "planner",
-            "api",
-            "sweeps",
-            "listing",
-            "replan",
-            "variants",
-            "verification",
-        ),
-        TOP,
-    ),
-    "assemble": TOP | {"report.words"},
-    "prices": BASE | {"solver", "hardware", "explain", "what_if"},
-    "explain": BASE | {"solver", "report"},
+    "analysis": TOP | {"report"},
     "interchange": BASE | {"report"},
-    "compare": BASE | {"report"},
-    "what_if": {"errors", "hardware", "report.units"},
-    "constraints": TOP | {"report.words", "report.layer_rows"},
     "check": BASE | {"rules", "rewrite", "runtime"},
 }
 NO_TORCH = (

@@ -13,7 +13,7 @@ from autotp.hardware.arrange import arrangements
 from autotp.hardware.catalogue import load_cluster
 from autotp.hardware.cluster import ClusterProfile, Island
 from autotp.mesh import Mesh
-from autotp.search import Options
+from autotp.planning.search import Options
 
 BOX = "pcie-2xa100-2xrtx4090"
 

@@ -12,10 +12,10 @@ from autotp.hardware.catalogue import load_cluster
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
 from autotp.placement import apportion
+from autotp.planning.search import Options
+from autotp.planning.shares import uneven_axes
 from autotp.plans import Plan
 from autotp.rules.registry import rules_of
-from autotp.search import Options
-from autotp.shares import uneven_axes
 from autotp.solver.ilp import solve
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from autotp.attempts import Attempts
 from autotp.capture.export import capture
 from autotp.cost.problem import ProblemBuilder, Training, with_limit
 from autotp.errors import InfeasibleError
@@ -18,9 +17,10 @@ from autotp.hardware.catalogue import load_cluster
 from autotp.hardware.cluster import ClusterProfile
 from autotp.hardware.profile import CollectiveProfile, LinkProfile
 from autotp.mesh import Mesh
-from autotp.planner import make_plan
+from autotp.planning.attempts import Attempts
+from autotp.planning.planner import make_plan
+from autotp.planning.search import Options
 from autotp.rules.registry import rules_of
-from autotp.search import Options
 from autotp.solver.brute_force import brute_force
 
 NUM_PROBLEMS = 102

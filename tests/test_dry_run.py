@@ -12,12 +12,12 @@ from autotp.api import as_cluster, plan
 from autotp.capture.export import capture
 from autotp.capture.model_file import load_model
 from autotp.cost.training import Training
-from autotp.dry_run import ShapeCommunicator, rank_memory, run_step
 from autotp.mesh import Mesh
-from autotp.planner import make_plan
+from autotp.planning.dry_run import ShapeCommunicator, rank_memory, run_step
+from autotp.planning.planner import make_plan
+from autotp.planning.search import Options
 from autotp.rewrite.parallelize import build_for_rank
 from autotp.runtime.live import LiveStorage
-from autotp.search import Options
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCALED = {  # settings, batch, sequence: peaks of at least 64 MB

@@ -6,10 +6,10 @@ import pytest
 from report_plans import ROOT, small_plan
 
 import autotp
+from autotp.analysis.compare import compare, differences
+from autotp.analysis.explain import explain, find_node, stored_problem, to_json
 from autotp.capture.model_file import load_model
-from autotp.compare import compare, differences
 from autotp.errors import AutoTPError, InfeasibleError, PlanError
-from autotp.explain import explain, find_node, stored_problem, to_json
 from autotp.plan_file import dumps, loads
 from autotp.plans import Plan
 from autotp.report.words import describe_strategy, short_op

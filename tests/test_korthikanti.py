@@ -7,11 +7,11 @@ import pytest
 from autotp.api import capture_for_planning
 from autotp.capture.model_file import load_model
 from autotp.cost.training import Training, parameter_bytes
-from autotp.dry_run import kept_bytes
 from autotp.hardware.catalogue import load_cluster
 from autotp.mesh import Mesh
-from autotp.planner import make_plan
-from autotp.search import Options
+from autotp.planning.dry_run import kept_bytes
+from autotp.planning.planner import make_plan
+from autotp.planning.search import Options
 
 GPT = str(Path(__file__).parents[1] / "benchmarks" / "gpt.py")
 TP, SEQ, GIB = 8, 2048, 2**30

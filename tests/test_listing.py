@@ -13,7 +13,7 @@ from autotp.capture.model_file import load_model
 from autotp.cost.problem import Training
 from autotp.errors import PlanError
 from autotp.listing import generated_code
-from autotp.search import Options
+from autotp.planning.search import Options
 
 EXAMPLE = str(Path(__file__).parent.parent / "examples/nanogpt.py")
 

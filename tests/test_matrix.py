@@ -14,11 +14,11 @@ from autotp.cost.training import Training
 from autotp.errors import AutoTPError
 from autotp.mesh import Mesh
 from autotp.plan_file import dumps, loads
-from autotp.planner import make_plan
+from autotp.planning.planner import make_plan
+from autotp.planning.search import Options
 from autotp.rewrite.parallelize import build_for_rank
 from autotp.runtime.simulate import run_ranks
 from autotp.runtime.verify import reference_of, summarise, verify_rank
-from autotp.search import Options
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MODELS = ("mlp", "nanogpt", "llama", "gpt2", "resnet", "moe")

@@ -9,8 +9,8 @@ from autotp.api import timed_plan
 from autotp.capture.model_file import load_model
 from autotp.cost.training import Training
 from autotp.errors import InfeasibleError
+from autotp.planning.search import Options
 from autotp.report.units import parse_bytes
-from autotp.search import Options
 
 
 def planned(mesh="tp=2", batch=4, memory_curve=False, **options):

@@ -16,8 +16,8 @@ from autotp.capture.model_file import ModelSource, load_model
 from autotp.cost.problem import Training
 from autotp.errors import InfeasibleError, PlanError, ProfileError, RuleError
 from autotp.plan_file import dumps, load, loads, save
+from autotp.planning.search import Options
 from autotp.plans import VERSION, Plan
-from autotp.search import Options
 from autotp.solver.evaluate import evaluate
 from autotp.solver.ilp import solve
 from autotp.solver.serialise import from_dict

@@ -7,15 +7,15 @@ import pytest
 from report_plans import ROOT
 
 import autotp
+from autotp.analysis.explain import stored_problem
+from autotp.analysis.prices import link_row, memory_row, used_links, with_prices
+from autotp.analysis.what_if import changed
 from autotp.capture.model_file import load_model
-from autotp.explain import stored_problem
 from autotp.hardware.catalogue import load_cluster
 from autotp.plan_file import dumps, loads
 from autotp.plans import Plan
-from autotp.prices import link_row, memory_row, used_links, with_prices
 from autotp.solver.ilp import solve
 from autotp.solver.prices import memory_prices
-from autotp.what_if import changed
 
 
 def planned(cluster: object = "dgx-h100", mesh: str = "tp=2", **options: object) -> Plan:

@@ -15,12 +15,12 @@ from autotp.cost.training import Training
 from autotp.errors import PlanError, VerificationError
 from autotp.hardware.catalogue import load_cluster
 from autotp.mesh import Mesh
-from autotp.planner import make_plan
+from autotp.planning.planner import make_plan
+from autotp.planning.search import Options
 from autotp.rewrite.checkpoint import gather_state_dict
 from autotp.rewrite.parallelize import build_for_rank
 from autotp.rewrite.rebalance import rebalance
 from autotp.runtime.simulate import run_ranks
-from autotp.search import Options
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 STEPS = 8

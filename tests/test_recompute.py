@@ -12,16 +12,16 @@ from autotp.api import as_cluster
 from autotp.capture.export import capture
 from autotp.capture.model_file import load_model
 from autotp.cost.training import Training
-from autotp.dry_run import rank_memory
 from autotp.errors import AutoTPError
 from autotp.mesh import Mesh
-from autotp.planner import make_plan
+from autotp.planning.dry_run import rank_memory
+from autotp.planning.planner import make_plan
+from autotp.planning.search import Options
 from autotp.redistribute import COLLECTIVES
 from autotp.regions import regions
 from autotp.rewrite.parallelize import build_for_rank
 from autotp.runtime.recompute import Recomputed
 from autotp.runtime.simulate import run_ranks
-from autotp.search import Options
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 import autotp
+from autotp.analysis.sweeps import degrees, findings
 from autotp.errors import AutoTPError
 from autotp.hardware.catalogue import load_cluster
 from autotp.plan_file import dumps, loads
 from autotp.report.frames import frame
-from autotp.sweeps import degrees, findings
 
 
 def row(degree: int, step_s: float, communication_s: float = 0.0, *, fits: bool = True) -> dict[str, object]:

@@ -2,11 +2,11 @@
 
 import pytest
 
+from autotp.analysis.what_if import changed
 from autotp.cost.collective import collective_time_s
 from autotp.errors import AutoTPError
 from autotp.hardware.catalogue import load_cluster
 from autotp.hardware.cluster import ClusterProfile
-from autotp.what_if import changed
 
 CLUSTER = load_cluster("dgx-h100-x2")
 

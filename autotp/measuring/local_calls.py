@@ -14,12 +14,12 @@ from autotp.cost.local import local_shape_of
 from autotp.cost.operator_key import operator_key
 from autotp.cost.problem import ProblemBuilder
 from autotp.cost.training import Training
-from autotp.dry_run import ShapeCommunicator
 from autotp.errors import RuleError
 from autotp.graph import Node, Operand, Value
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
 from autotp.placement import num_elements
+from autotp.planning.dry_run import ShapeCommunicator
 from autotp.rewrite.emit import arguments_of
 from autotp.rewrite.localise import localise
 from autotp.rules.rule import OpRule

@@ -24,9 +24,9 @@ from autotp.measuring.cache import OperatorCache, Subject, cache_path, subject_o
 from autotp.measuring.local_calls import LocalOperator, local_operators, runnable
 from autotp.measuring.progress import Progress
 from autotp.mesh import Mesh
+from autotp.planning.search import Options
 from autotp.rules.registry import rules_of
 from autotp.runtime.spawn import run_processes
-from autotp.search import Options
 
 NUM_ROUNDS = 3
 BUDGET_S = 300.0

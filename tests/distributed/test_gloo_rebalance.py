@@ -15,13 +15,13 @@ from autotp.errors import RebalanceError, VerificationError
 from autotp.hardware.catalogue import load_cluster
 from autotp.hardware.profile import CollectiveProfile, LinkProfile
 from autotp.mesh import Mesh
-from autotp.planner import make_plan
+from autotp.planning.planner import make_plan
+from autotp.planning.search import Options
 from autotp.rebalancing import Rebalancer
 from autotp.rewrite.parallelize import build_module
 from autotp.rewrite.rebalance import rebalance
 from autotp.runtime.communicator import init_mesh
 from autotp.runtime.spawn import run_processes
-from autotp.search import Options
 
 pytestmark = pytest.mark.distributed
 MESH = Mesh((("tp", 2),))

@@ -5,16 +5,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from autotp.attempts import Attempts
-from autotp.balance import METRICS, shares_by
 from autotp.capture.export import Captured
 from autotp.errors import AutoTPError
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
-from autotp.planner import classes_of
+from autotp.planning.attempts import Attempts
+from autotp.planning.balance import METRICS, shares_by
+from autotp.planning.planner import classes_of
+from autotp.planning.search import Options
 from autotp.rules.enumerate import even_shares
 from autotp.rules.registry import rules_of
-from autotp.search import Options
 
 MAX_TIMES = 8  # as many devices as this times the present number are thought of
 ANY = 1.0  # a plan that fits is asked for, not the best of them

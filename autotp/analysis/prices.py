@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from autotp.analysis.explain import stored_problem
+from autotp.analysis.what_if import changed
 from autotp.errors import InfeasibleError
-from autotp.explain import stored_problem
 from autotp.hardware.cluster import ClusterProfile
 from autotp.plans import Plan
 from autotp.solver.baselines import solve_restricted
 from autotp.solver.evaluate import evaluate
 from autotp.solver.prices import memory_prices
 from autotp.solver.serialise import from_dict
-from autotp.what_if import changed
 
 GIB = float(2**30)
 MORE = 1.1  # times the bandwidth

@@ -9,9 +9,9 @@ from autotp.capture.export import Captured
 from autotp.errors import InfeasibleError
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
-from autotp.planner import make_plan
+from autotp.planning.planner import make_plan
+from autotp.planning.search import Options
 from autotp.plans import Plan
-from autotp.search import Options
 
 NUM_LIMITS = 8
 GAP = 0.01  # relative: seconds of a point may be so far from the least

@@ -19,10 +19,10 @@ from autotp.errors import AutoTPError, InfeasibleError, SolverError
 from autotp.hardware.cluster import ClusterProfile
 from autotp.hardware.profile import DeviceProfile
 from autotp.mesh import Mesh
+from autotp.planning.search import Search
+from autotp.planning.shares import Vector, distinct, kinds_of, uneven_axes, whole
+from autotp.planning.sizes import families_of, offered, used
 from autotp.rules.enumerate import Enumerator, Families, Shares, even_shares
-from autotp.search import Search
-from autotp.shares import Vector, distinct, kinds_of, uneven_axes, whole
-from autotp.sizes import families_of, offered, used
 from autotp.solver.problem import Solution
 
 MAX_FOLLOWED = 4  # plans made by giving every rank what its speed in the last one asks for

@@ -4,9 +4,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from autotp.balance import Found
-from autotp.bound import optimistic
-from autotp.constraints import allowed_strategies
 from autotp.cost.megatron import megatron_strategies
 from autotp.cost.problem import PlanningProblem, ProblemBuilder
 from autotp.cost.summary import Summary
@@ -14,12 +11,15 @@ from autotp.errors import InfeasibleError, SolverError
 from autotp.graph import Graph
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
+from autotp.planning.balance import Found
+from autotp.planning.bound import optimistic
+from autotp.planning.constraints import allowed_strategies
+from autotp.planning.search import Options, Search
+from autotp.planning.shares import Vector, distinct, divisions, kinds_of, num_divisions, uneven_axes
+from autotp.planning.sizes import units_of
 from autotp.rules.dims import DimAnalysis
 from autotp.rules.enumerate import Families, Shares, even_shares
 from autotp.rules.rule import OpRule
-from autotp.search import Options, Search
-from autotp.shares import Vector, distinct, divisions, kinds_of, num_divisions, uneven_axes
-from autotp.sizes import units_of
 from autotp.solver.ilp import solve
 from autotp.solver.problem import Solution
 

@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from autotp.assemble import moves_of, nodes_of, parameters_of, strategies_of, words_of_problem
-from autotp.attempts import Attempts
-from autotp.balance import Balanced, Balancer, report
 from autotp.capture.export import Captured
 from autotp.capture.repeats import fold
 from autotp.cost.problem import with_limit
@@ -18,11 +15,14 @@ from autotp.graph import Graph
 from autotp.hardware.arrange import arrangements
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
+from autotp.planning.assemble import moves_of, nodes_of, parameters_of, strategies_of, words_of_problem
+from autotp.planning.attempts import Attempts
+from autotp.planning.balance import Balanced, Balancer, report
+from autotp.planning.search import Options
 from autotp.plans import Plan
 from autotp.rules.enumerate import Shares
 from autotp.rules.registry import is_fallback, rules_of
 from autotp.rules.rule import OpRule
-from autotp.search import Options
 from autotp.solver.serialise import to_dict
 
 

@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 from autotp.capture.export import Captured
-from autotp.dry_run import counted
 from autotp.errors import InfeasibleError
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
-from autotp.planner import Planned, make_plan
+from autotp.planning.dry_run import counted
+from autotp.planning.planner import Planned, make_plan
+from autotp.planning.search import Options
 from autotp.plans import Plan
-from autotp.search import Options
 
 # Gradients and what was saved are each at most as much as the rest: their sum is at most 1.5 times what is there at once.
 MOST_OVERESTIMATED = 1.5

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from autotp.cost.problem import PlanningProblem
 from autotp.graph import Graph, Node, Value
+from autotp.planning.shares import MAX_COARSE, SHIFTS, Kinds, Vector, distinct, divisions, shifted
 from autotp.rules.dims import DimAnalysis
 from autotp.rules.enumerate import Enumerator, Families, Shares, family_of
-from autotp.shares import MAX_COARSE, SHIFTS, Kinds, Vector, distinct, divisions, shifted
 from autotp.solver.problem import Solution
 
 NUM_NEAR = 16  # divisions offered around the present one, per number of granules

@@ -13,12 +13,12 @@ from autotp.api import as_cluster, capture_for_planning
 from autotp.capture.model_file import ModelSource
 from autotp.cost.training import Training
 from autotp.errors import AutoTPError
-from autotp.fitting import plan_captured
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
-from autotp.planner import Planned
+from autotp.planning.fitting import plan_captured
+from autotp.planning.planner import Planned
+from autotp.planning.search import Options
 from autotp.plans import Plan
-from autotp.search import Options
 
 Row = dict[str, Any]
 

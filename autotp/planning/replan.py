@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from autotp.assemble import moves_of, parameters_of, strategies_of
 from autotp.capture.export import Captured
 from autotp.capture.repeats import fold
 from autotp.cost.problem import PlanningProblem, ProblemBuilder
@@ -11,6 +10,7 @@ from autotp.cost.training import Training
 from autotp.errors import AutoTPError, PlanError
 from autotp.hardware.cluster import ClusterProfile
 from autotp.placement import Placement
+from autotp.planning.assemble import moves_of, parameters_of, strategies_of
 from autotp.plans import Plan
 from autotp.rules.enumerate import Shares, even_shares
 from autotp.rules.registry import rules_of

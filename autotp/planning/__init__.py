@@ -1,0 +1,1 @@
+"""What to do: from a captured model to a plan."""
