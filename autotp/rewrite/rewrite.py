@@ -13,14 +13,13 @@ from autotp.placement import Placement, R, State, format_placement
 from autotp.plans import Move, Plan
 from autotp.redistribute import TABLE, Step
 from autotp.regions import region_of as region_of_nodes
-from autotp.rewrite.emit import arguments_of
+from autotp.rewrite.emit import arguments_of, function_of
 from autotp.rewrite.localise import localise
 from autotp.rewrite.parameters import Init, shard_module
 from autotp.rewrite.recompute import recompute
 from autotp.rules.registry import rules_of
 from autotp.runtime.communicator import Communicator, check_axes
 from autotp.runtime.local_ops import local_operator
-from autotp.runtime.local_ops_find import find_operator
 from autotp.runtime.moves import Redistribute
 
 # They look at memory and not at elements only; a moved tensor need not have the strides of the captured one.
@@ -136,7 +135,7 @@ class _Rewriter:
             operands = [self.graph.call_function(torch.ops.aten.contiguous.default, (operand,)) for operand in operands]
         args, kwargs = arguments_of(captured, node, call, operands)
         if not call.local:
-            return self.graph.create_node("call_function", find_operator(call.op), args, kwargs, name=captured.name)
+            return self.graph.create_node("call_function", function_of(call.op), args, kwargs, name=captured.name)
         communicators = {axis: self.communicators[self.plan.mesh.names[axis]] for axis in call.axes}
         module = local_operator(call.local, call.constants, communicators)
         target = self._add_module(f"{node.name}_{call.local}_shard", module)
