@@ -6,9 +6,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-# Of the largest gradient. Some gradients are zero in truth (of a bias before batch_norm): what is left of the sum that
+# Of the largest gradient: under a tensor's scale where its error is told.
+FLOOR = 1e-3
+# The same where it is judged. Some gradients are zero in truth (of a bias before batch_norm): what is left of the sum that
 # makes them is rounding on the scale of what was added, and no error.
-FLOOR = 1 / 8
+ROUNDING_FLOOR = 1 / 8
 ROUNDINGS = 16  # of an element on its way through the model, in units of the dtype's epsilon
 LENGTH = 4096  # of the longest sum, where it is not known
 

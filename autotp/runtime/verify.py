@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autotp.errors import VerificationError
 from autotp.placement import held_spans
-from autotp.runtime.compare import FLOOR, largest, relative_error, tolerance
+from autotp.runtime.compare import FLOOR, ROUNDING_FLOOR, largest, relative_error, tolerance
 from autotp.runtime.layout import take
 from autotp.runtime.module import ParallelModule
 
@@ -39,9 +39,12 @@ class Reference:
 
 @dataclass(frozen=True)
 class RankReport:
-    """One rank's findings. `worst`: the name with the largest error of each kind; `digests`: of what replicas share."""
+    """One rank's findings by kind: the largest error as it is told and as it is judged (see `compare`), and `worst`, the
+    name that is judged worst; `digests`: of what replicas share.
+    """
 
     rank: int
+    told: Mapping[str, float]
     errors: Mapping[str, float]
     worst: Mapping[str, str]
     digests: Mapping[tuple[str, tuple[int, ...]], str]
@@ -79,13 +82,18 @@ def verify_rank(module: ParallelModule, run: Run, reference: Reference) -> RankR
     """Compare this rank's module with the whole one. Every rank must call it; the module is stepped once."""
     sharding = module.sharding
     outputs, gradients = _step(module, run, sharding.mode)
+    told: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     found: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     problems = []
-    floor = FLOOR * reference.scale
+
+    def compare(kind: str, name: str, actual: Tensor, expected: Tensor, scale: float) -> None:
+        told[kind][name] = relative_error(actual, expected, scale, FLOOR * reference.scale)
+        found[kind][name] = relative_error(actual, expected, scale, ROUNDING_FLOOR * reference.scale)
+
     if len(outputs) != len(reference.outputs):
         problems.append(f"{len(outputs)} outputs instead of {len(reference.outputs)}")
     for index, (actual, expected) in enumerate(zip(outputs, reference.outputs, strict=False)):
-        found["output"][str(index)] = relative_error(actual, expected, largest([expected]), floor)
+        compare("output", str(index), actual, expected, largest([expected]))
     digests: dict[tuple[str, tuple[int, ...]], str] = {}
     for index, x in enumerate(outputs):
         digests["output", (index,)] = _digest(x)
@@ -96,15 +104,18 @@ def verify_rank(module: ParallelModule, run: Run, reference: Reference) -> RankR
                 problems.append(f"{name} has a gradient, in the whole model it has none")
             continue
         actual = torch.zeros_like(_local(module, name, expected_gradient)) if gradient is None else gradient
-        found["gradient"][name] = _error(module, name, actual, expected_gradient, floor)
+        compare("gradient", name, actual, _local(module, name, expected_gradient), largest([expected_gradient]))
         digests[_key(module, name, "gradient ")] = _digest(actual)
     for name, tensor in _state(module).items():
         if name not in reference.state:
             continue  # a constant of the captured graph, which is no state of the model
-        found["parameter"][name] = _error(module, name, tensor, reference.state[name], floor)
+        compare(
+            "parameter", name, tensor, _local(module, name, reference.state[name]), largest([reference.state[name]])
+        )
         digests[_key(module, name)] = _digest(tensor)
     return RankReport(
         sharding.rank,
+        {kind: max(errors.values(), default=0.0) for kind, errors in told.items()},
         {kind: max(errors.values(), default=0.0) for kind, errors in found.items()},
         {kind: max(errors, key=lambda name: errors[name], default="") for kind, errors in found.items()},
         digests,
@@ -138,7 +149,7 @@ def summarise(
     return {
         "ok": not problems,
         "ranks": len(reports),
-        "max_relative_error": {kind: _finite(error) for kind, error in errors.items()},
+        "max_relative_error": {kind: _finite(max(report.told[kind] for report in reports)) for kind in KINDS},
         "tolerance": bound,
         "parameter_bytes_per_rank": [report.parameter_bytes for report in reports],
         "whole_parameter_bytes": sum(p.numel() * p.element_size() for p in module.parameters()),
@@ -176,10 +187,6 @@ def _local(module: ParallelModule, name: str, whole: Tensor) -> Tensor:
     for dim, extent in enumerate(whole.shape):
         whole = take(whole, dim, held_spans(extent, dim, placement, module.sharding.coordinates))
     return whole
-
-
-def _error(module: ParallelModule, name: str, actual: Tensor, whole: Tensor, floor: float) -> float:
-    return relative_error(actual, _local(module, name, whole), largest([whole]), floor)
 
 
 def _key(module: ParallelModule, name: str, prefix: str = "") -> tuple[str, tuple[int, ...]]:
