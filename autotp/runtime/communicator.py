@@ -79,7 +79,13 @@ class GroupCommunicator:
         self.size = dist.get_world_size(group)
         self.trace: list[Call] | None = None
         self.clock: Clock | None = None
-        self._group, self._name = group, group.group_name
+        self._name = group.group_name
+
+    @property
+    def _group(self) -> dist.ProcessGroup:
+        # Looked up, not kept: a group that outlives destroy_process_group aborts the process as it ends.
+        found: dist.ProcessGroup = dist.distributed_c10d._resolve_process_group(self._name)  # type: ignore[attr-defined]
+        return found
 
     def _record(self, collective: str, x: Tensor) -> None:
         if self.trace is not None:
