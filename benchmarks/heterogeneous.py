@@ -88,12 +88,9 @@ def broadcast(value: object) -> object:
 
 
 def rank_main(rank: int, rounds: int, seconds: float, shape: tuple[int, int]) -> dict[str, object] | None:
-    cores = sorted(os.sched_getaffinity(0))[:2]
-    os.sched_setaffinity(0, {cores[rank]})
     competitor = None
-    if rank == 1:
+    if rank == 1:  # on this rank's own core, as a child
         competitor = subprocess.Popen([sys.executable, "-c", COMPETITOR, str(seconds)])
-        os.sched_setaffinity(competitor.pid, {cores[1]})
     try:
         return compare(rank, rounds, shape)
     finally:

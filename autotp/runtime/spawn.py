@@ -35,10 +35,10 @@ def run_processes(
 ) -> list[Any]:
     """Run `function(rank, *args)` in `num_ranks` processes with an initialised process group; their results, by rank.
 
-    `function` must be importable by name; results travel by pickle. Every process runs one thread, and what it prints
-    goes to standard error. `group_timeout_s`: after which a collective that does not end is a failure, if not `timeout_s`.
-    Raises VerificationError, with the traceback, when a rank fails or the time is over; no
-    process is left behind.
+    `function` must be importable by name; results travel by pickle. Every process runs one thread, on cores of its own
+    where there are enough, and what it prints goes to standard error. `group_timeout_s`: after which a collective that
+    does not end is a failure, if not `timeout_s`. Raises VerificationError, with the traceback, when a rank fails or the
+    time is over; no process is left behind.
     """
     context = get_context("spawn")
     folder = Path(tempfile.mkdtemp(prefix="autotp-"))
@@ -108,6 +108,20 @@ def _results(
     return [results[rank] for rank in range(len(pipes))]
 
 
+def keep_to_own_cores(rank: int, num_ranks: int) -> None:
+    """Give this process an equal part of the cores it may run on; nothing where there are fewer cores than ranks.
+
+    Left alone, a scheduler may keep two processes that wake each other on one core, and a step then takes up to twice as
+    long: seen for whole runs on a machine with two cores.
+    """
+    if not hasattr(os, "sched_setaffinity"):  # only Linux lets a process choose
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    share = len(cores) // num_ranks
+    if share:
+        os.sched_setaffinity(0, cores[rank * share : (rank + 1) * share])
+
+
 def _main(
     sender: Connection,
     init: tuple[int, int, str, str, float],
@@ -118,6 +132,8 @@ def _main(
     os.dup2(sys.stderr.fileno(), 1)  # standard output belongs to the parent: one JSON object, perhaps
     try:
         torch.set_num_threads(1)
+        if backend == "gloo":
+            keep_to_own_cores(rank, num_ranks)
         if backend == "nccl":
             torch.cuda.set_device(rank % max(torch.cuda.device_count(), 1))
         loopback = [name for _, name in socket.if_nameindex() if name in LOOPBACK]

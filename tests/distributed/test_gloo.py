@@ -20,7 +20,7 @@ from autotp.rewrite.parallelize import build_module
 from autotp.runtime.communicator import GroupCommunicator, communicators_of, init_mesh
 from autotp.runtime.moves import Redistribute
 from autotp.runtime.simulate import run_ranks
-from autotp.runtime.spawn import run_processes
+from autotp.runtime.spawn import keep_to_own_cores, run_processes
 from autotp.runtime.verify import reference_of, summarise, verify_rank
 
 pytestmark = pytest.mark.distributed
@@ -210,6 +210,10 @@ def whoami(rank, text):
     return f"{text} {rank} {torch.get_num_threads()}"
 
 
+def cores_of(rank):
+    return sorted(os.sched_getaffinity(0))
+
+
 def wrong_mesh(rank):
     with pytest.raises(AutoTPError, match="needs 4 processes, but 1"):
         init_mesh(Mesh((("tp", 4),)))
@@ -241,6 +245,24 @@ def test_children_print_to_standard_error_and_run_one_thread(capfd):
     assert run_processes(whoami, 2, ("rank",), timeout_s=200) == ["rank 0 1", "rank 1 1"]
     out, err = capfd.readouterr()
     assert out == "" and "not on standard output" in err
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux binds processes to cores")
+def test_ranks_have_cores_of_their_own_where_there_are_enough():
+    own = sorted(os.sched_getaffinity(0))
+    few = min(2, len(own))
+    parts = run_processes(cores_of, few, timeout_s=200)
+    assert len(set().union(*parts)) == sum(map(len, parts)) == len(own) // few * few
+
+
+def test_fewer_cores_than_ranks_are_shared_by_all(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3}, raising=False)
+    chosen = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: chosen.append(cores), raising=False)
+    keep_to_own_cores(2, 3)
+    assert chosen == []
+    keep_to_own_cores(1, 2)
+    assert chosen == [[3]]
 
 
 def test_meshes_that_do_not_fit():
