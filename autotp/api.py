@@ -120,7 +120,7 @@ def timed_plan(
         found = remedies(captured, axes, profile, options) + _smaller_batch(model, axes, profile, dtype, options)
         raise InfeasibleError(f"{error}. {advice(found)}") from error
     if memory_curve:
-        progress("the price of memory")
+        progress("pricing memory")
         curve = curve_of(captured, planned.plan, axes, profile, options)
         planned = Planned(
             replace(planned.plan, summary={**planned.plan.summary, "memory_curve": curve}), planned.timing

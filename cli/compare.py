@@ -14,7 +14,8 @@ from autotp.report.units import seconds, share, size
 
 from . import options as opt
 from .lazy import load
-from .output import Answer, progress
+from .output import Answer
+from .stages import progress
 from .tables import plain_table
 
 

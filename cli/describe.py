@@ -14,6 +14,7 @@ from autotp.plans import Plan
 from autotp.redistribute import COLLECTIVES
 from autotp.report import units
 from autotp.report.moves import moved_values
+from autotp.report.room import has_one_limit, least_room
 
 from .layer_plan import layer_table
 from .memory_curve import memory_curve
@@ -78,13 +79,14 @@ def _header(plan: Plan) -> Iterable[RenderableType]:
     if order != list(range(len(order))):
         seats = ", ".join(f"{device} ({plan.cluster['devices'][rank]})" for rank, device in enumerate(order))
         yield f"ranks in order run on devices {seats} of the cluster"
-    predicted = plan.summary["predicted"]
+    predicted, room = plan.summary["predicted"], least_room(plan)
+    where = "per device" if has_one_limit(plan) else f"on rank {room.rank} ({room.device}), which has the least room"
     yield Text.assemble(
         "predicted: ",
         (f"{units.seconds(predicted['step_s'])} a step", "bold green"),
         f", {units.share(predicted['communication_s'], predicted['step_s'])} of it communication; ",
-        (f"{units.size(max(predicted['memory_bytes']))} per device", "bold green"),
-        f", limit {units.size(plan.summary['solver']['memory_limit_bytes'])}",
+        (f"{units.size(room.held_bytes)} {where}", "bold green" if plan.summary["solver"]["fits"] else "bold red"),
+        f", limit {units.size(room.limit_bytes)}",
     )
 
 

@@ -13,7 +13,8 @@ from autotp.report.units import seconds, size
 
 from . import options as opt
 from .lazy import load
-from .output import Answer, progress
+from .output import Answer
+from .stages import progress
 from .tables import plain_table
 
 
@@ -23,9 +24,13 @@ def explain(
         str,
         typer.Argument(metavar="NODE|PARAMETER", help="A node, a parameter or a module, or the end of its name."),
     ],
+    batches: Annotated[
+        bool, typer.Option("--batches", help="Plan again for other batches too; needs the model's file, takes longer.")
+    ] = False,
     json: opt.Json = False,
 ) -> Answer:
-    """Explain why PLAN splits a node as it does: every alternative with the best plan that has it, solved again.
+    """Explain why PLAN splits a node as it does: every alternative with the best plan that has it, solved again, and with
+    which links, limits of memory and batches it would be chosen.
 
     Example:
 
@@ -34,7 +39,7 @@ def explain(
     with progress("reading the plan") as status:
         found = load_plan(plan)
         explainer = load("analysis.explain")
-        told = explainer.explain(found, name, lambda stage: status.update(f"{stage} ..."))
+        told = explainer.explain(found, name, status.update, with_batches=batches)
     data = explainer.to_json(told, found)
     return Answer(data, lambda: _text(data, found))
 
@@ -60,7 +65,14 @@ def _text(data: dict[str, Any], plan: Plan) -> Iterable[RenderableType]:
     yield table
     if data["num_left_out"]:
         yield f"{data['num_left_out']} more alternatives were not solved: they cost most where nothing else changes"
-    yield "Totals are solved, not estimated. Differences are to this plan; communication means all links alike."
+    if data["untried"]:
+        yield Text(f"Other batches were not tried: {data['untried']}.", style="yellow")
+    elif not data["with_batches"]:
+        yield "Other batches were not tried: --batches plans the model again for them."
+    yield (
+        "Totals are solved, not estimated. Differences are to this plan; communication means all links alike, and memory "
+        "what the program adds up, which is a little more than what is held at once."
+    )
 
 
 def _signed(value: float, words: Any) -> str:

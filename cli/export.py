@@ -10,7 +10,8 @@ from autotp.plan_file import write_atomically
 
 from . import options as opt
 from .lazy import load
-from .output import Answer, progress
+from .output import Answer
+from .stages import progress
 
 
 def export(

@@ -14,7 +14,8 @@ from autotp.report.units import seconds, size
 
 from . import options as opt
 from .lazy import load
-from .output import Answer, progress
+from .output import Answer
+from .stages import progress
 from .tables import plain_table
 
 OFF = 1
@@ -51,7 +52,7 @@ def measure(
     with progress("loading") as status:
         found = load_plan(plan)
         source = load("capture.model_file").load_model(model, chosen, batch, seq)
-        status.update(f"running {found.mesh.num_ranks} ranks ...")
+        status.update(f"running {found.mesh.num_ranks} ranks")
         measured = load("measuring.run_plan").measure_plan(source, found, num_steps=steps, bound=bound)
     if output is not None:
         load("measurement").save(measured, output)

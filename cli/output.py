@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -29,7 +28,7 @@ def print_answer(answer: Answer, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(answer.data, allow_nan=False))
         return
-    console = _console(sys.stdout)
+    console = console_of(sys.stdout)
     for part in answer.text():
         if isinstance(part, str):  # code: as it is, never wrapped
             print(part)
@@ -60,42 +59,6 @@ def is_quiet() -> bool:
 
 def is_verbose() -> bool:
     return bool(os.environ.get("AUTOTP_VERBOSE"))
-
-
-class Stages:
-    """Shows the stage at work: on a terminal with the seconds it takes, and with `--verbose` as a line each."""
-
-    def __init__(self, stage: str) -> None:
-        self._console = _console(sys.stderr)
-        self._status = None if is_quiet() or is_verbose() else self._console.status(f"{stage} ...")
-        self._stage, self._began = stage, time.perf_counter()
-
-    def update(self, stage: str) -> None:
-        """The next stage begins."""
-        self._end()
-        self._stage, self._began = stage.removesuffix(" ..."), time.perf_counter()
-        if self._status is not None:
-            self._status.update(f"{self._stage} ...")
-
-    def _end(self) -> None:
-        if is_verbose():
-            took_s = time.perf_counter() - self._began
-            self._console.print(f"{took_s:8.2f} s  {self._stage}", soft_wrap=True)
-
-    def __enter__(self) -> "Stages":
-        if self._status is not None:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status is not None:
-            self._status.stop()
-        self._end()
-
-
-def progress(stage: str) -> Stages:
-    """A context in which the stage at work is shown; `update` names the next stage."""
-    return Stages(stage)
 
 
 @contextmanager
@@ -132,8 +95,8 @@ def stdout_to_stderr() -> Iterator[None]:
 
 def _print_line(label: str, style: str, message: str) -> None:
     # A terminal wraps by itself; wrapping here would break the one line that scripts read.
-    _console(sys.stderr).print(Text.assemble((label, style), message), soft_wrap=True)
+    console_of(sys.stderr).print(Text.assemble((label, style), message), soft_wrap=True)
 
 
-def _console(file: TextIO) -> Console:
+def console_of(file: TextIO) -> Console:
     return Console(file=file, highlight=False, width=None if file.isatty() else PIPE_WIDTH)

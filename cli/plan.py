@@ -12,7 +12,9 @@ from autotp.report.units import parse_bytes
 from . import options as opt
 from .describe import describe_plan, summary_json
 from .lazy import load
-from .output import Answer, progress
+from .output import Answer
+from .remaining import stages_of_plan
+from .stages import progress
 
 
 def plan(
@@ -122,20 +124,23 @@ def plan(
         source = load("capture.model_file").load_model(model, chosen, batch, seq)
         api = load("api")
         profile = load("analysis.what_if").changed(api.as_cluster(cluster), what_if or ())
+        sweeps, pricing = load("analysis.sweeps"), load("analysis.prices")
+        num_degrees = len(sweeps.degrees(api.as_mesh(axes, profile).num_ranks))
+        status.expect(
+            stages_of_plan(num_degrees, is_sweep=sweep, has_curve=memory_curve, has_report=report is not None)
+        )
         counts = {}
         if measure:
-            measured = load("measuring.operators").measured_cluster(
-                source, axes, profile, asked, dtype, lambda stage: status.update(f"{stage} ...")
-            )
+            measured = load("measuring.operators").measured_cluster(source, axes, profile, asked, dtype, status.update)
             profile, counts = measured.cluster, measured.counts()
         common = {"cluster": profile, "dtype": dtype, "options": asked}
-        common["progress"] = lambda stage: status.update(f"{stage} ...")
+        common["progress"] = status.update
         if sweep:
-            planned = load("analysis.sweeps").timed_sweep(source, None, devices=devices, **common)
+            planned = sweeps.timed_sweep(source, None, devices=devices, **common)
         else:
             planned = api.timed_plan(source, mesh=axes, dynamic=dynamic, memory_curve=memory_curve, **common)
         if report is not None and not sweep:  # a report says what other degrees would do
-            sweeps, free = load("analysis.sweeps"), replace(asked, force=(), forbid=())
+            free = replace(asked, force=(), forbid=())
             swept = sweeps.timed_sweep(source, None, devices=planned.plan.mesh.num_ranks, **{**common, "options": free})
             planned = sweeps.beside(planned, swept.plan)
         if prices:
@@ -143,9 +148,11 @@ def plan(
             def again(better: Any) -> Any:
                 return api.timed_plan(source, mesh=planned.plan.mesh, **{**common, "cluster": better}).plan
 
-            planned = replace(planned, plan=load("analysis.prices").with_prices(planned.plan, profile, again))
+            again_for = ["capturing", "planning"] * len(pricing.used_links(planned.plan))
+            status.expect([*again_for, *["drawing"] * (report is not None)])
+            planned = replace(planned, plan=pricing.with_prices(planned.plan, profile, again))
         if report is not None:
-            status.update("drawing ...")
+            status.update("drawing")
             load("report.files").write_page(planned.plan, report)
     if output is not None:
         load("plan_file").save(planned.plan, output)

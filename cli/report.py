@@ -10,7 +10,8 @@ from autotp.plan_file import load as load_plan
 
 from . import options as opt
 from .lazy import load
-from .output import Answer, progress
+from .output import Answer
+from .stages import progress
 
 
 def report(
@@ -40,7 +41,7 @@ def report(
     with progress("reading the plan") as status:
         found = load_plan(plan)
         measured = load("measurement").load(measurement) if measurement is not None else None
-        status.update("drawing ...")
+        status.update("drawing")
         files = load("report.files")
         files.write_page(found, output, measured)
         written = [output]

@@ -22,7 +22,8 @@ from .describe import describe_plan, summary_json
 from .lazy import load
 from .moves import move_table
 from .node import node_answer
-from .output import Answer, progress
+from .output import Answer
+from .stages import progress
 from .tables import plain_table
 
 
@@ -50,7 +51,7 @@ def show(
     with progress("reading the plan") as status:
         found = load_plan(plan)
         if code:
-            status.update(f"rewriting rank {rank} ...")
+            status.update(f"rewriting rank {rank}")
             text = load("listing").generated_code(found, rank)
             return Answer({"code": text}, lambda: [text])
         if trace is not None:

@@ -13,7 +13,8 @@ from autotp.report.units import size
 
 from . import options as opt
 from .lazy import load
-from .output import Answer, progress
+from .output import Answer
+from .stages import progress
 
 DIFFERENT = 1
 

@@ -67,7 +67,7 @@ NO_TORCH = (
 )
 # What the command line loads for help and wrong options; all else goes through cli/lazy.py.
 CLI_MAY_IMPORT = {"errors", "mesh", "placement", "graph", "redistribute", "rules.strategy", "plans", "plan_file"}
-CLI_MAY_IMPORT |= {f"report.{name}" for name in ("words", "units", "layers", "moves", "layer_rows")}
+CLI_MAY_IMPORT |= {f"report.{name}" for name in ("words", "units", "layers", "moves", "layer_rows", "room")}
 
 
 def sources(folder: str) -> list[Path]:

@@ -1,16 +1,18 @@
 """Why a node is split as it is: the alternatives, each with the best plan that has it, and when one of them would win.
 
-Everything is solved again, from the problem that the plan keeps; the model is not needed.
+Everything is solved again, from the problem that the plan keeps; the model is needed for other batches only.
 """
 
 import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from autotp.analysis.batches import batch_wins
+from autotp.analysis.wins import Wins
 from autotp.errors import InfeasibleError, PlanError
 from autotp.plans import Plan
 from autotp.report.layer_rows import MAIN
@@ -20,10 +22,7 @@ from autotp.solver.evaluate import Evaluator
 from autotp.solver.problem import Problem, Solution
 from autotp.solver.serialise import from_dict
 
-LADDER = (2.0, 4.0, 8.0, 16.0)  # how many times faster or slower sending is tried
-BISECTIONS = 3  # of the step of the ladder on which an alternative begins to win
 MAX_ALTERNATIVES = 12  # solved; of more, those that are cheapest when nothing else changes
-SAME = 1e-6  # relative: two totals closer than this are equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class Alternative:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """`node`: the graph's name of it; `count`: nodes that are alike and decided with it; `num_left_out`: alternatives
-    that were not solved."""
+    that were not solved; `untried`: why other batches were not tried, "" where they were or nobody asked for them."""
 
     node: str
     op: str
@@ -52,10 +51,17 @@ class Explanation:
     count: int
     alternatives: tuple[Alternative, ...]
     num_left_out: int
+    with_batches: bool = False
+    untried: str = ""
 
 
-def explain(plan: Plan, name: str, progress: Callable[[str], None] = lambda stage: None) -> Explanation:
-    """Solve again for every alternative of a node, parameter or module. Raises PlanError for an unknown name."""
+def explain(
+    plan: Plan, name: str, progress: Callable[[str], None] = lambda stage: None, *, with_batches: bool = False
+) -> Explanation:
+    """Solve again for every alternative of a node, parameter or module, and for other links and limits of memory.
+
+    `with_batches`: plan the model again for other batches too, which needs its file. Raises PlanError for an unknown name.
+    """
     node = find_node(plan, name)
     problem, allowed = stored_problem(plan)
     index = plan.problem["members"][node]
@@ -67,13 +73,19 @@ def explain(plan: Plan, name: str, progress: Callable[[str], None] = lambda stag
     for number, words in enumerate(kept, start=1):
         progress(f"solving {number} of {len(kept)}: {words}")
         solved[words] = _forced(plan, problem, allowed, index, groups[words])
-    progress("trying other machines")
-    wins = _wins(plan, problem, allowed, index, chosen)
-    rows = [_row(words, found, words == chosen, wins.get(words)) for words, found in solved.items()]
+    wins = Wins(plan, problem, allowed, index, chosen)
+    progress("trying other links")
+    wins.over_links()
+    progress("trying other limits of memory")
+    wins.over_memory(base)
+    untried = batch_wins(plan, node, wins.add, progress) if with_batches else ""
+    rows = [_row(words, found, words == chosen, wins.words_of(words)) for words, found in solved.items()]
     rows.sort(key=lambda row: (not row.is_chosen, math.inf if row.cost_s is None else row.cost_s))
     facts = plan.nodes[node]
     count = sum(each == index for each in plan.problem["members"].values())
-    return Explanation(node, facts.op or facts.kind, facts.module, count, tuple(rows), len(groups) - len(kept))
+    return Explanation(
+        node, facts.op or facts.kind, facts.module, count, tuple(rows), len(groups) - len(kept), with_batches, untried
+    )
 
 
 def find_node(plan: Plan, name: str) -> str:
@@ -152,74 +164,23 @@ def _row(words: str, found: Solution | None, is_chosen: bool, wins_if: str | Non
         return Alternative(
             words, is_chosen, None, None, "infeasible", "" if is_chosen else wins_if or "no plan with it fits"
         )
-    text = "" if is_chosen else wins_if or f"not within {LADDER[-1]:.0f} times faster or slower communication"
+    text = "" if is_chosen else wins_if or "nothing that was tried"
     return Alternative(words, is_chosen, found.cost_s, max(found.memory_bytes), found.status, text)
-
-
-# ---------------------------------------------------------------- when would another be best?
-
-
-def _wins(plan: Plan, problem: Problem, allowed: list[list[int]], index: int, chosen: str) -> dict[str, str]:
-    """Per alternative that wins somewhere: where."""
-
-    def best(changed: Problem) -> str:
-        choice = solve_restricted(changed, allowed, objective=plan.summary["solver"]["objective"]).choices[index]
-        return " / ".join(plan.problem["words"][plan.problem["strategies"][index][choice]])
-
-    found: dict[str, str] = {}
-    for words, factor, is_faster in _ladder(problem, best, chosen):
-        words_for = "at least {:.2g} times as fast" if is_faster else "at most 1/{:.2g} as fast"
-        found.setdefault(words, f"communication {words_for.format(factor)}")
-    if np.isfinite(problem.limit_bytes).any():
-        words = best(replace(problem, limit_bytes=np.full_like(problem.limit_bytes, np.inf)))
-        if words != chosen:
-            found[words] = "more memory" + (f", or {found[words]}" if words in found else "")
-    return found
-
-
-def _ladder(problem: Problem, best: Callable[[Problem], str], chosen: str) -> Iterator[tuple[str, float, bool]]:
-    for is_faster in (True, False):
-        last, low = chosen, 1.0
-        for high in LADDER:
-            words = best(_sped_up(problem, high if is_faster else 1 / high))
-            if words != last:
-                yield words, _first(problem, best, words, (low, high), is_faster), is_faster
-            last, low = words, high
-
-
-def _first(
-    problem: Problem, best: Callable[[Problem], str], words: str, between: tuple[float, float], is_faster: bool
-) -> float:
-    """The least factor between two at which `words` is best, nearly."""
-    low, high = between
-    for _ in range(BISECTIONS):
-        middle = math.sqrt(low * high)
-        if best(_sped_up(problem, middle if is_faster else 1 / middle)) == words:
-            high = middle
-        else:
-            low = middle
-    return high
-
-
-def _sped_up(problem: Problem, factor: float) -> Problem:
-    """The problem where everything that is sent between devices takes 1 / factor of its time."""
-    flows = tuple(replace(flow, arc_cost_s=flow.arc_cost_s / factor) for flow in problem.flows)
-    return replace(problem, flows=flows)
 
 
 def to_json(found: Explanation, plan: Plan) -> dict[str, Any]:
     """For `--json`: the difference to the plan in seconds and bytes too."""
     predicted = plan.summary["predicted"]
-    most = max(predicted["memory_bytes"])
+    most = next((row.memory_bytes for row in found.alternatives if row.is_chosen and row.memory_bytes), None)
     return {
         "node": found.node, "op": found.op, "module": found.module, "count": found.count,
-        "num_left_out": found.num_left_out,
+        "num_left_out": found.num_left_out, "with_batches": found.with_batches, "untried": found.untried,
         "alternatives": [
             {
                 "strategy": row.words, "is_chosen": row.is_chosen, "status": row.status, "step_s": row.cost_s,
                 "memory_bytes": row.memory_bytes,
                 "more_s": None if row.cost_s is None else row.cost_s - predicted["step_s"],
-                "more_bytes": None if row.memory_bytes is None else row.memory_bytes - most,
+                "more_bytes": None if row.memory_bytes is None or most is None else row.memory_bytes - most,
                 "wins_if": row.wins_if,
             }
             for row in found.alternatives

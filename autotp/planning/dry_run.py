@@ -22,6 +22,7 @@ from autotp.capture.export import Captured
 from autotp.cost.training import Training, bytes_of, optimizer_state_bytes, step_transient_bytes
 from autotp.graph import TensorSpec
 from autotp.hardware.cluster import ClusterProfile
+from autotp.planning.search import limits_of, stated
 from autotp.plans import Plan
 from autotp.rewrite.parallelize import build_for_rank
 from autotp.runtime.communicator import Call, Clock, Communicator
@@ -185,7 +186,7 @@ def counted(
     """
     estimated = plan.summary["predicted"]["memory_parts_bytes"]
     devices = [cluster.device(rank) for rank in range(plan.mesh.num_ranks)]
-    limits = [limit_bytes or device.memory_bytes for device in devices]
+    limits = limits_of(limit_bytes, [device.memory_bytes for device in devices])
     ranks = _representatives(plan)
     chosen = sorted(set(ranks), key=lambda rank: (-sum(estimated[rank].values()), rank))[:MAX_COUNTED]
     try:
@@ -218,7 +219,7 @@ def _with_memory(plan: Plan, parts: Sequence[Parts], method: str, limits: Sequen
             **plan.summary,
             "predicted": {**predicted, "memory_method": method, "estimated_bytes": estimated_bytes},
             "baselines": baselines,
-            "solver": {**plan.summary["solver"], "fits": fits, "memory_limit_bytes": min(limits)},
+            "solver": {**plan.summary["solver"], "fits": fits, **stated(limits)},
         },
     )
 

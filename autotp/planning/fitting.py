@@ -18,7 +18,7 @@ from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
 from autotp.planning.dry_run import counted
 from autotp.planning.planner import Planned, make_plan
-from autotp.planning.search import Options
+from autotp.planning.search import Options, limits_of, stated
 from autotp.plans import Plan
 
 # Gradients and what was saved are each at most as much as the rest: their sum is at most 1.5 times what is there at once.
@@ -130,13 +130,14 @@ class _Attempts:
     def _regardless(self) -> Plan:
         """The best plan without limits, with the limits it does not keep."""
         plan = self._free or self._plan(math.inf)
-        devices = [self._cluster.device(rank) for rank in range(self._mesh.num_ranks)]
-        limit_bytes = min(self._options.memory_bytes or float(device.memory_bytes) for device in devices)
+        seated = self._cluster.arranged(plan.summary["balance"]["device_order"])
+        capacities = [seated.device(rank).memory_bytes for rank in range(self._mesh.num_ranks)]
+        limits = limits_of(self._options.memory_bytes, capacities)
         baselines = {
-            name: row and {**row, "fits": row["memory_bytes"] <= limit_bytes}
+            name: row and {**row, "fits": row["memory_bytes"] <= min(limits)}
             for name, row in plan.summary["baselines"].items()
         }
-        solver = {**plan.summary["solver"], "memory_limit_bytes": limit_bytes, "fits": False}
+        solver = {**plan.summary["solver"], **stated(limits), "fits": False}
         return replace(plan, summary={**plan.summary, "baselines": baselines, "solver": solver})
 
     def _plan(self, limit_bytes: float | None) -> Plan:

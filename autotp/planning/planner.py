@@ -18,7 +18,7 @@ from autotp.mesh import Mesh
 from autotp.planning.assemble import moves_of, nodes_of, parameters_of, strategies_of, words_of_problem
 from autotp.planning.attempts import Attempts
 from autotp.planning.balance import Balanced, Balancer, report
-from autotp.planning.search import Options
+from autotp.planning.search import Options, limits_of, stated
 from autotp.plans import Plan
 from autotp.rules.enumerate import Shares
 from autotp.rules.registry import is_fallback, rules_of
@@ -105,6 +105,7 @@ def make_plan(
     planned = time.perf_counter()
     strategies = strategies_of(planning, solution)
     predicted = summary.predicted()
+    capacities = [cluster.device(rank).memory_bytes for rank in range(mesh.num_ranks)]
     plan = Plan(
         fingerprint=graph.fingerprint(),
         mode=options.training.mode,
@@ -134,7 +135,7 @@ def make_plan(
                 "bound_s": solution.bound_s,
                 "gap": solution.gap,
                 "num_variables": solution.num_variables,
-                "memory_limit_bytes": min(search.limit_bytes),
+                **stated(limits_of(options.memory_bytes, capacities)),
                 "fits": search.fits(solution),
                 "force": list(options.force),
                 "forbid": list(options.forbid),

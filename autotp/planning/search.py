@@ -63,6 +63,20 @@ class Options:
                 raise AutoTPError(f"the {name} must be positive, not {number:g}")
 
 
+def limits_of(asked_bytes: float | None, capacity_bytes: Sequence[float]) -> list[float]:
+    """What every device may hold: the user's limit, else what it has."""
+    if asked_bytes is None:
+        return list(capacity_bytes)
+    if len(set(capacity_bytes)) > 1 and math.isfinite(asked_bytes):  # a limit for all gives none more than it has
+        return [min(asked_bytes, capacity) for capacity in capacity_bytes]
+    return [asked_bytes] * len(capacity_bytes)
+
+
+def stated(limits_bytes: Sequence[float]) -> dict[str, Any]:
+    """Limits per rank as a plan's summary says them."""
+    return {"memory_limit_bytes": min(limits_bytes), "memory_limits_bytes": list(limits_bytes)}
+
+
 class Search:
     """Solves one planning problem.
 
@@ -89,12 +103,7 @@ class Search:
     @property
     def limit_bytes(self) -> list[float]:
         """What a plan should fit in, for every site: the user's limit, else what the device has."""
-        if self._options.memory_bytes is None:
-            return list(self._capacity)
-        asked = self._options.memory_bytes
-        if len(set(self._capacity)) > 1 and math.isfinite(asked):  # a limit for all gives none of them more than it has
-            return [min(asked, capacity) for capacity in self._capacity]
-        return [asked] * len(self._capacity)
+        return limits_of(self._options.memory_bytes, self._capacity)
 
     @property
     def constrained(self) -> Sequence[Sequence[int]] | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from autotp.graph import FLOATS
 from autotp.plans import Plan
+from autotp.report.room import has_one_limit, least_room, whose
 from autotp.report.units import count, seconds, share, size
 
 CLOSE = 0.005  # relative: two predictions closer than this are as fast as one another
@@ -84,11 +85,11 @@ def _compared(step_s: float, other_s: float) -> str:
 
 
 def _limits(plan: Plan) -> str:
-    predicted, solver = plan.summary["predicted"], plan.summary["solver"]
-    most, limit = max(predicted["memory_bytes"]), solver["memory_limit_bytes"]
-    fits = f"It fits: the fullest device needs {size(most)} of {size(limit)}"
-    if not solver["fits"]:
-        fits = f"It does not fit: the fullest device needs {size(most)}, and {size(limit)} are allowed"
+    room = least_room(plan)
+    fits = f"It fits: {whose(plan)} needs {size(room.held_bytes)} of {size(room.limit_bytes)}"
+    if not plan.summary["solver"]["fits"]:
+        needs = f"{whose(plan)} needs {size(room.held_bytes)}"
+        fits = f"It does not fit: {needs}, and {size(room.limit_bytes)} are allowed"
     return f"{fits}; {_bottleneck(plan)}."
 
 
@@ -111,8 +112,9 @@ def facts(plan: Plan) -> list[Fact]:
     found = [Fact(seconds(predicted["step_s"]), "per step, predicted")]
     if single and predicted["step_s"]:
         found.append(Fact(f"{single['step_s'] / predicted['step_s']:.2f}×", "the speed of one device"))
-    most = max(predicted["memory_bytes"])
-    found.append(Fact(size(most), f"of {size(solver['memory_limit_bytes'])} per device", not solver["fits"]))
+    room = least_room(plan)
+    where = "per device" if has_one_limit(plan) else f"on {room.device}, which has the least room"
+    found.append(Fact(size(room.held_bytes), f"of {size(room.limit_bytes)} {where}", not solver["fits"]))
     found.append(
         Fact(
             share(predicted["exposed_communication_s"], predicted["step_s"]), "of the step is waiting for communication"

@@ -13,6 +13,7 @@ from autotp.report.layer_rows import layer_rows
 from autotp.report.moves import moved_values
 from autotp.report.reasons import Reasons
 from autotp.report.roofline import roofline
+from autotp.report.room import Room, has_one_limit, rooms
 from autotp.report.units import seconds, size
 from autotp.report.words import describe_strategy, join_shapes, join_sizes, short_op
 from autotp.report.work import local_bytes, local_flops, local_tensors
@@ -57,10 +58,11 @@ def time(plan: Plan) -> pd.DataFrame:
 
 
 def memory(plan: Plan) -> pd.DataFrame:
-    """Bytes of every rank by what they are for, its capacity, and whether the sum stays below."""
+    """Bytes of every rank by what they are for, what it may hold, and what its device has."""
     found = pd.DataFrame(plan.summary["predicted"]["memory_parts_bytes"])
     found.columns = pd.Index([f"{name}_bytes" for name in found.columns])
     found["total_bytes"] = found.sum(axis=1)
+    found["limit_bytes"] = [int(room.limit_bytes) for room in rooms(plan)]
     devices = plan.cluster["devices"][: plan.mesh.num_ranks]
     found["capacity_bytes"] = [plan.cluster["device_profiles"][name]["memory_bytes"] for name in devices]
     found.insert(0, "device", devices)
@@ -142,7 +144,7 @@ def solver(plan: Plan) -> pd.DataFrame:
         "bound": seconds(found["bound_s"]) if found["bound_s"] else "none",
         "gap": f"{found['gap']:.4%}",
         "variables": f"{found['num_variables']:,}",
-        "memory limit": size(found["memory_limit_bytes"]),
+        "memory limit": ", ".join(dict.fromkeys(_limit(room, has_one_limit(plan)) for room in rooms(plan))),
         "fits": "yes" if found["fits"] else "no",
     }
     return pd.DataFrame(list(words.items()), columns=["what", "value"])
@@ -172,6 +174,10 @@ def profile(plan: Plan) -> pd.DataFrame:
             rows.append((f"link {name} ({link['kind']})", f"{kind}, groups of {numbers['num_ranks']}", text,
                          link["source"]))  # fmt: skip
     return pd.DataFrame(rows, columns=["part", "field", "value", "source"])
+
+
+def _limit(room: Room, is_common: bool) -> str:
+    return size(room.limit_bytes) if is_common else f"{size(room.limit_bytes)} ({room.device})"
 
 
 def link_of(plan: Plan, axis: str) -> str:

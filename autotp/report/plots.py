@@ -8,11 +8,11 @@ from autotp.plans import Plan
 from autotp.report.axes import WIDTH, axes, end, finish, legend
 from autotp.report.plots_roofline import roofline_figure
 from autotp.report.style import LIGHT
-from autotp.report.timeline import merged
+from autotp.report.timeline import busy, outline, shown_timelines, words_of
 from autotp.report.units import seconds, size
-from autotp.timeline import timeline
+from autotp.timeline import Event
 
-MAX_SPANS = 1500  # of a timeline: a gap of less than this part of the step is not seen
+NUM_MOMENTS = 800  # of a step that are drawn: a pixel of a wide page each
 MAX_BARS = 16  # ranks drawn; of more, one of each kind
 MEMORY = {
     "parameters": "parameters", "gradients": "gradients", "optimizer": "state", "activations": "activations",
@@ -72,30 +72,34 @@ def memory_figure(plan: Plan, width: float = WIDTH) -> Figure:
 
 
 def timeline_figure(plan: Plan, width: float = WIDTH) -> Figure:
-    """One step of the slowest rank: computing above, talking below."""
-    with axes(width, 1.5) as (fig, ax):
-        events = merged(timeline(plan))
-        for y, stream in enumerate(("compute", "communication")):
-            for phase in ("forward", "backward", "optimizer"):
-                found = [(e.start_s, e.end_s) for e in events if e.stream == stream and e.phase == phase]
-                spans = _visible(found, events[-1].end_s / MAX_SPANS)
-                colour = LIGHT[phase if stream == "compute" else "communication"]
-                ax.broken_barh(spans, (y - 0.36, 0.72), facecolors=colour, linewidth=0)
-        ax.set_yticks([0, 1], ["compute", "communication"])
-        ax.invert_yaxis()
-        finish(ax, seconds, [events[-1].end_s if events else 1.0], room=1.0)
+    """One step of every kind of rank, simulated: a row per stream, as high as the stream is busy at that moment."""
+    found = shown_timelines(plan)
+    end_s = max((one.step_s for one in found), default=0.0) or 1.0
+    with axes(width, 0.95 + 0.95 * len(found)) as (fig, ax):
+        ticks: list[float] = []
+        for index, one in enumerate(found):
+            ax.text(0, 3 * index - 0.75, words_of(plan, one), fontsize=8, color=LIGHT["muted"], va="center")
+            for y, stream in ((3 * index, "compute"), (3 * index + 1, "communication")):
+                ticks.append(y)
+                ax.axhline(y, color=LIGHT["line"], linewidth=0.6)
+                events = [event for event in one.events if event.stream == stream]
+                for name, some in _by_colour(events).items():
+                    times, shares = outline(busy(some, end_s, NUM_MOMENTS), end_s)
+                    ax.fill_between(times, y - 0.4 * shares, y + 0.4 * shares, step="post", linewidth=0,
+                                    color=LIGHT[name], label=name if index == 0 else None)  # fmt: skip
+        ax.set_yticks(ticks, ["compute", "communication"] * len(found))
+        ax.set_ylim(3 * len(found) - 1.4, -1.2)
+        finish(ax, seconds, [end_s], room=1.0)
+        legend(ax)
         return fig
 
 
-def _visible(spans: Sequence[tuple[float, float]], least_s: float) -> list[tuple[float, float]]:
-    """(start, length) of spans (start, end); those whose gap nobody could see are one, so that the drawing stays small."""
-    joined: list[list[float]] = []
-    for start, end_s in spans:
-        if joined and start - joined[-1][1] < least_s:
-            joined[-1][1] = end_s
-        else:
-            joined.append([start, end_s])
-    return [(start, end_s - start) for start, end_s in joined]
+def _by_colour(events: Sequence[Event]) -> dict[str, list[Event]]:
+    """Events by what they are drawn as: the phase of computing, or communication."""
+    found: dict[str, list[Event]] = {}
+    for event in events:
+        found.setdefault(event.phase if event.stream == "compute" else event.stream, []).append(event)
+    return found
 
 
 def balance_figure(plan: Plan, width: float = WIDTH) -> Figure:

@@ -14,7 +14,10 @@ from autotp.report.fallbacks import fallbacks
 from autotp.report.html_table import HtmlTable, alike, folded, html_table
 from autotp.report.launches import launch_s, num_launches
 from autotp.report.roofline import folded_roofline
+from autotp.report.room import least_room, whose
+from autotp.report.timeline import shown_timelines
 from autotp.report.units import seconds, share, size
+from autotp.timeline import timelines
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,12 @@ def _time(plan: Plan) -> Section:
 
 
 def _memory(plan: Plan) -> Section:
-    predicted, solver = plan.summary["predicted"], plan.summary["solver"]
-    parts = max(predicted["memory_parts_bytes"], key=lambda row: sum(row.values()))
+    room, who = least_room(plan), whose(plan)
+    parts = plan.summary["predicted"]["memory_parts_bytes"][room.rank]
     largest = max(parts, key=lambda name: parts[name])
     text = (
-        f"The fullest device holds {size(sum(parts.values()))}, most of it {largest} ({size(parts[largest])}); "
-        f"the limit is {size(solver['memory_limit_bytes'])}.",
+        f"{who[0].upper()}{who[1:]} holds {size(room.held_bytes)}, most of it {largest} ({size(parts[largest])}); "
+        f"its limit is {size(room.limit_bytes)}.",
     )
     return Section(
         "memory",
@@ -76,7 +79,14 @@ def _memory(plan: Plan) -> Section:
 
 
 def _timeline(plan: Plan) -> Section:
-    text = ("One step of the device that the others wait for, from left to right; every stream has a row.",)
+    kinds, shown = len(timelines(plan)), len(shown_timelines(plan))
+    of = "every device" if kinds == 1 else f"each of the {kinds} kinds of devices and loads"
+    of = of if shown == kinds else f"the {shown} busiest of the {kinds} kinds of devices and loads"
+    text = (
+        f"One step of {of}, simulated operator by operator: the end of the last one is the predicted step time. A row per "
+        "stream; a bar is as high as the stream is busy at that moment, and where there is none it waits. "
+        "`autotp show PLAN --trace FILE` writes every operator for a trace viewer.",
+    )
     return Section("timeline", "One step, from left to right", "predicted", text, ("timeline",))
 
 
