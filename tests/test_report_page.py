@@ -14,7 +14,6 @@ from autotp.plan_file import plan_identity
 from autotp.report.files import write_page, write_plots, write_tables
 from autotp.report.frames import TABLES
 from autotp.report.page import render
-from autotp.report.plots import _visible
 
 KEYS = [
     "answer", "time", "memory", "timeline", "structure", "operators", "redistributions", "scaling", "balance", "roofline",
@@ -128,7 +127,3 @@ def test_plots_and_tables_are_files_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["resnet", "mlp"])
 def test_models_without_repeated_blocks_have_pages_too(name: str) -> None:
     assert 'id="measurement"' in render(small_plan(name))
-
-
-def test_gaps_that_nobody_could_see_are_not_drawn() -> None:
-    assert _visible([(0, 1), (1.05, 2), (3, 4)], 0.1) == [(0, 2), (3, 1)]

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from autotp.analysis.batches import batch_wins
 from autotp.analysis.wins import Wins
 from autotp.errors import InfeasibleError, PlanError
 from autotp.plans import Plan
@@ -23,6 +22,10 @@ from autotp.solver.problem import Problem, Solution
 from autotp.solver.serialise import from_dict
 
 MAX_ALTERNATIVES = 12  # solved; of more, those that are cheapest when nothing else changes
+
+
+# plan, node, what is called with a way of splitting and when it wins, progress; why nothing was tried
+BatchTrier = Callable[[Plan, str, Callable[[str, str], None], Callable[[str], None]], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,15 @@ class Explanation:
 
 
 def explain(
-    plan: Plan, name: str, progress: Callable[[str], None] = lambda stage: None, *, with_batches: bool = False
+    plan: Plan,
+    name: str,
+    progress: Callable[[str], None] = lambda stage: None,
+    try_batches: BatchTrier | None = None,
 ) -> Explanation:
     """Solve again for every alternative of a node, parameter or module, and for other links and limits of memory.
 
-    `with_batches`: plan the model again for other batches too, which needs its file. Raises PlanError for an unknown name.
+    `try_batches`: `batches.batch_wins`, to plan the model again for other batches too, which needs its file. Raises
+    PlanError for an unknown name.
     """
     node = find_node(plan, name)
     problem, allowed = stored_problem(plan)
@@ -78,13 +85,26 @@ def explain(
     wins.over_links()
     progress("trying other limits of memory")
     wins.over_memory(base)
-    untried = batch_wins(plan, node, wins.add, progress) if with_batches else ""
+    untried = try_batches(plan, node, wins.add, progress) if try_batches else ""
     rows = [_row(words, found, words == chosen, wins.words_of(words)) for words, found in solved.items()]
+    # what only another batch allows, or was left out above
+    rows += [
+        Alternative(words, False, None, None, "not solved", wins.words_of(words))
+        for words in wins
+        if words not in solved
+    ]
     rows.sort(key=lambda row: (not row.is_chosen, math.inf if row.cost_s is None else row.cost_s))
     facts = plan.nodes[node]
     count = sum(each == index for each in plan.problem["members"].values())
     return Explanation(
-        node, facts.op or facts.kind, facts.module, count, tuple(rows), len(groups) - len(kept), with_batches, untried
+        node,
+        facts.op or facts.kind,
+        facts.module,
+        count,
+        tuple(rows),
+        len(groups) - len(kept),
+        try_batches is not None,
+        untried,
     )
 
 

@@ -1,7 +1,7 @@
 """When would an alternative be the best choice? Solved again for other links and other limits of memory, never guessed."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +28,9 @@ class Wins:
     def add(self, words: str, condition: str) -> None:
         if words != self._chosen:
             self._found.setdefault(words, []).append(condition)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
 
     def words_of(self, words: str) -> str:
         """All conditions of a way of splitting; "" where it never was the best choice."""
