@@ -47,6 +47,7 @@ def plan(
     checkpointing: str = "none",
     accumulation: int = 1,
     compiled: bool = False,
+    reduce_dtype: str | None = None,
     memory_bytes: float | None = None,
     objective: str = "time",
     strategy: str = "optimal",
@@ -65,7 +66,9 @@ def plan(
     `cluster`: a name from `autotp clusters`, a JSON file or a profile; by default `cpu` where there is no GPU.
     `checkpointing`: `"none"`, `"selective"` (the core of attention) or `"full"` (every block) is computed again in
     backward. `accumulation`: micro-batches, of the size of the example, per optimizer step. `compiled`: prices are those
-    of the module under `torch.compile`. `memory_bytes`: limit per device, by default what the device has.
+    of the module under `torch.compile`. `reduce_dtype`: `"float32"` adds up partial sums in half precision over ranks in
+    float32, which sends twice the bytes; by default in their own dtype. `memory_bytes`: limit per device, by default what
+    the device has.
     `objective`: `"time"` or `"memory"`. `dynamic`: dims of the inputs whose size may differ from the example's when the
     module runs, `"batch"` (the first) and `"seq"` (the second). `strategy`: `"optimal"`, `"greedy"`, `"replicated"` or
     `"megatron"`. `time_limit_s`: after it the solver gives the best plan it has, with status `feasible` and its gap; None
@@ -75,8 +78,9 @@ def plan(
     Raises AutoTPError (and its leaves) with what is wrong and what to do.
     """
     training = Training(
-        mode, optimizer, state_dtype, checkpointing=checkpointing, accumulation=accumulation, is_compiled=compiled
-    )
+        mode, optimizer, state_dtype, checkpointing=checkpointing, accumulation=accumulation, is_compiled=compiled,
+        reduce_dtype=None if reduce_dtype is None else DTYPES.get(reduce_dtype, reduce_dtype),
+    )  # fmt: skip
     options = Options(
         training, memory_bytes, objective, strategy, is_folded=fold,
         time_limit_s=time_limit_s, is_strict=strict, solver=solver, force=tuple(force), forbid=tuple(forbid),

@@ -86,6 +86,12 @@ class Plan:
     fallback_ops: tuple[str, ...] = ()
     version: int = VERSION
 
+    @property
+    def reduce_dtype(self) -> str | None:
+        """The dtype in which partial sums in half precision are added up over ranks; their own where None."""
+        found: str | None = self.summary.get("training", {}).get("reduce_dtype")
+        return found
+
     def to_frame(self, table: str = "operators") -> "pd.DataFrame":
         """One of the plan's tables as a pandas DataFrame: operators, layers, parameters, redistributions, memory, ...
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from autotp.placement import Placement, State, largest_shape, num_elements
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+REDUCTIONS = ("all_reduce", "reduce_scatter")  # those that add up partial sums
+HALVES = ("float16", "bfloat16")
+REDUCE_DTYPES = ("float32",)  # in which halves may be added up
 
 # (from, to): (forward action, backward action). `keep`: this value on the first rank, zeros on the others.
 # S -> S is a change of dim or of layout; S -> S of the same state is no redistribution at all.
@@ -36,6 +39,15 @@ def actions(source: State, target: State, *, has_gradient: bool) -> tuple[str, s
         return ("none", "none")
     forward, backward = TABLE[source.kind, target.kind]
     return (forward, backward if has_gradient else "none")
+
+
+def sent_dtype(action: str, dtype: str, reduce_dtype: str | None) -> str:
+    """The dtype in which an action's tensor crosses the link.
+
+    Partial sums in half precision are added up in `reduce_dtype`, where there is one; all else is sent as it is.
+    """
+    is_wider = reduce_dtype is not None and action in REDUCTIONS and dtype in HALVES
+    return reduce_dtype if is_wider and reduce_dtype else dtype
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,8 @@ def _header(plan: Plan) -> Iterable[RenderableType]:
     if order != list(range(len(order))):
         seats = ", ".join(f"{device} ({plan.cluster['devices'][rank]})" for rank, device in enumerate(order))
         yield f"ranks in order run on devices {seats} of the cluster"
+    if plan.reduce_dtype:
+        yield f"partial sums in half precision are added up over ranks in {plan.reduce_dtype}"
     predicted, room = plan.summary["predicted"], least_room(plan)
     where = "per device" if has_one_limit(plan) else f"on rank {room.rank} ({room.device}), which has the least room"
     yield Text.assemble(

@@ -13,10 +13,7 @@ from .tables import plain_table
 
 def move_table(title: str, moves: Iterable[MovedValue], *, max_rows: int | None = None) -> Table:
     """Equal moves of repeated layers as one row, the most expensive first; what is beyond `max_rows` is summed up."""
-    rows = [
-        (m.module, (m.what, m.axis, m.change, f"{m.forward} / {m.backward}", m.num_bytes, m.forward_s + m.backward_s))
-        for m in moves
-    ]
+    rows = [(m.module, (m.what, m.axis, m.change, m.actions, m.num_bytes, m.forward_s + m.backward_s)) for m in moves]
     folded = sorted(fold_rows(rows), key=lambda item: (-item.count * item.content[5], item.path))
     table = plain_table(
         title, "made in", "value", "axis", "from → to", "forward / backward", "times", "bytes each", "total"

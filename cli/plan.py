@@ -33,6 +33,12 @@ def plan(
     ] = "none",
     accumulation: Annotated[int, typer.Option(metavar="N", help="Micro-batches per optimizer step.")] = 1,
     compiled: Annotated[bool, typer.Option("--compiled", help="Prices under torch.compile.")] = False,
+    reduce_dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="fp32", help="Add up partial sums of halves over ranks in it: exact, and twice the bytes."
+        ),
+    ] = None,
     memory: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Limit per device, as in 70GiB; what the device has if not given."),
@@ -113,16 +119,16 @@ def plan(
     opt.check_folder(output)
     opt.check_folder(report)
     with progress("loading") as status:
-        planner, cost = load("planning.planner"), load("cost.training")
+        planner, cost, api = load("planning.planner"), load("cost.training"), load("api")
         asked = planner.Options(
             training=cost.Training(
-                mode, optimizer, checkpointing=checkpointing, accumulation=accumulation, is_compiled=compiled
+                mode, optimizer, checkpointing=checkpointing, accumulation=accumulation, is_compiled=compiled,
+                reduce_dtype=reduce_dtype and api.DTYPES.get(reduce_dtype, reduce_dtype),
             ), memory_bytes=memory_bytes, objective=objective, strategy=strategy,
             is_folded=not no_fold, time_limit_s=time_limit, is_strict=strict, force=tuple(force or ()),
             forbid=tuple(forbid or ()), keeps_order=keep_order,
         )  # fmt: skip
         source = load("capture.model_file").load_model(model, chosen, batch, seq)
-        api = load("api")
         profile = load("analysis.what_if").changed(api.as_cluster(cluster), what_if or ())
         sweeps, pricing = load("analysis.sweeps"), load("analysis.prices")
         num_degrees = len(sweeps.degrees(api.as_mesh(axes, profile).num_ranks))

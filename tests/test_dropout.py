@@ -4,10 +4,16 @@ import pytest
 import torch
 from random_plans import random_plan
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from autotp.api import as_cluster
 from autotp.capture.export import capture
+from autotp.cost.training import Training
+from autotp.errors import AutoTPError
 from autotp.mesh import Mesh
 from autotp.placement import held_spans
+from autotp.planning.planner import make_plan
+from autotp.planning.search import Options
 from autotp.rewrite.parallelize import build_for_rank
 from autotp.runtime.local_ops import set_base_seed
 from autotp.runtime.simulate import run_ranks
@@ -107,3 +113,45 @@ def test_a_seed_gives_the_same_draws_again():
     first, second, again, once_more, other, _ = found[0]
     assert torch.equal(first, again) and torch.equal(second, once_more)
     assert not torch.equal(first, other)
+
+
+def rank_gradients(checkpointed, checkpointing="none", **how):
+    """Per rank results and gradients, inputs' too, of a part of a model with dropout, called three times before one
+    backward, plainly or checkpointed by the user."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 24), nn.Dropout(P), nn.GELU(), nn.Linear(24, 16), nn.Dropout(P)).double()
+    inputs = [torch.randn(8, 16, dtype=torch.float64) for _ in range(2)]
+    captured = capture(model, (inputs[0].clone().requires_grad_(),))
+    mesh = Mesh.parse("tp=3")
+    options = Options(Training(checkpointing=checkpointing), objective="memory")
+    plan = make_plan(captured, mesh, as_cluster("cpu"), options, {}).plan
+
+    def rank_main(rank, communicators):
+        torch.manual_seed(rank)
+        module = build_for_rank(captured, plan, rank, communicators)
+        leaves = [x.clone().requires_grad_() for x in inputs]
+
+        def around(x):
+            return 2 * module(x)
+
+        results = [checkpoint(around, x, **how) if checkpointed else around(x) for x in leaves]
+        results.append(around(leaves[0]))
+        sum((k + 1) * result.square().sum() for k, result in enumerate(results)).backward()
+        return [*(r.detach() for r in results), *(x.grad for x in leaves), *(p.grad for p in module.parameters())]
+
+    return run_ranks(mesh, rank_main)
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "full"])
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_a_checkpoint_around_the_module_draws_again_what_it_drew(use_reentrant, checkpointing):
+    plain = rank_gradients(False, checkpointing)
+    again = rank_gradients(True, checkpointing, use_reentrant=use_reentrant)
+    for a, b in zip(plain, again, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+        assert not torch.equal(a[0], a[2])  # though every call draws anew
+
+
+def test_a_checkpoint_that_forgets_the_random_state_is_refused():
+    with pytest.raises(AutoTPError, match=r"dropout.*preserve_rng_state=True"):
+        rank_gradients(True, use_reentrant=False, preserve_rng_state=False)

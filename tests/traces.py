@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-from autotp.graph import Graph
+from autotp.graph import ITEM_BYTES, Graph
 from autotp.placement import Placement, local_shape
 from autotp.plans import Plan
-from autotp.redistribute import COLLECTIVES, Step, collective
+from autotp.redistribute import COLLECTIVES, Step, collective, sent_dtype
 from autotp.rules.registry import rules_of
 from autotp.runtime.communicator import Call, Communicator
 
@@ -66,7 +66,8 @@ def planned(graph: Graph, plan: Plan, rank: int) -> Phases:
             for phase, action in zip(phases, (move.forward, move.backward), strict=True):
                 if action in COLLECTIVES:
                     numel = _elements(plan, action, move.step, spec.shape, rank, is_forward=phase is phases[0])
-                    phase[Sent(action, plan.mesh.names[move.step.axis], spec.item_bytes, numel)] += 1
+                    item_bytes = ITEM_BYTES[sent_dtype(action, spec.dtype, plan.reduce_dtype)]
+                    phase[Sent(action, plan.mesh.names[move.step.axis], item_bytes, numel)] += 1
     rules = rules_of(graph)
     for node in graph:
         if node.kind == "op":

@@ -29,6 +29,7 @@ class CallSpec:
     leaves: tuple[Any, ...]  # a tensor's (shape, dtype), or the value of what is not a tensor
     paths: tuple[str, ...]  # where every leaf is, for messages
     is_tensor: tuple[bool, ...]
+    needs_gradient: tuple[bool, ...]  # of every tensor
 
     @classmethod
     def of(cls, signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> "CallSpec":
@@ -42,7 +43,13 @@ class CallSpec:
             tuple((tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else leaf for _, leaf in pairs),
             tuple(_path(path) for path, _ in pairs),
             tuple(isinstance(leaf, Tensor) for _, leaf in pairs),
+            tuple(leaf.requires_grad for _, leaf in pairs if isinstance(leaf, Tensor)),
         )
+
+    @property
+    def tensor_paths(self) -> tuple[str, ...]:
+        """Where every tensor is."""
+        return tuple(path for path, is_tensor in zip(self.paths, self.is_tensor, strict=True) if is_tensor)
 
     def flatten(self, args: Sequence[Any], kwargs: Mapping[str, Any], check_shapes: bool = True) -> list[Tensor]:
         """The flat tensors of a call, in the order of the captured module's placeholders.
@@ -69,10 +76,14 @@ class CallSpec:
 
     def example(self, shapes: Sequence[Sequence[int]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments as those of the capture, but of zeros in these shapes: one for every tensor."""
-        rest = iter(shapes)
+        rest = iter(zip(shapes, self.needs_gradient, strict=True))
+
+        def zeros(dtype: torch.dtype) -> Tensor:
+            shape, needs_gradient = next(rest)
+            return torch.zeros(tuple(shape), dtype=dtype, requires_grad=needs_gradient)
+
         leaves = [
-            torch.zeros(tuple(next(rest)), dtype=leaf[1]) if is_tensor else leaf
-            for leaf, is_tensor in zip(self.leaves, self.is_tensor, strict=True)
+            zeros(leaf[1]) if is_tensor else leaf for leaf, is_tensor in zip(self.leaves, self.is_tensor, strict=True)
         ]
         return unbind(self.signature, pytree.tree_unflatten(leaves, self.spec))
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
@@ -46,7 +47,15 @@ class Captured:
         self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, check_shapes: bool = True
     ) -> list[Tensor]:
         """The flat tensors of a call of the model; keywords in any order. Raises CaptureError where they do not fit."""
-        return self.inputs.flatten(args, kwargs or {}, check_shapes)
+        flat = self.inputs.flatten(args, kwargs or {}, check_shapes)
+        if self.mode == "train" and torch.is_grad_enabled():
+            for x, path, needs in zip(flat, self.inputs.tensor_paths, self.inputs.needs_gradient, strict=True):
+                if x.requires_grad and not needs:
+                    raise CaptureError(
+                        f"input {path} requires a gradient, and the model was captured without one for it: plan with an "
+                        "example input that requires it (requires_grad_()), or detach this one"
+                    )
+        return flat
 
     def unflatten_outputs(self, tensors: Sequence[Tensor]) -> Any:
         """What the model returns, around the flat tensors that `module` returned."""
@@ -83,18 +92,21 @@ def capture(
     graph, constants = plain_graph(program, weights, mode == "train")
     returned = _outputs(program, graph, outputs)
     functionalize(graph)
-    roots = _trained(graph, weights) if mode == "train" else []
+    roots = _trained(graph, weights, call) if mode == "train" else []
     remove_noops(graph, nodes_with_gradient(graph, roots))
     graph.eliminate_dead_code()
     module = _module(model, graph, weights, constants)
     tied = {node.name: weights.names(str(node.target)) for node in module.graph.nodes if node.op == "get_attr"}
-    roots = _trained(module.graph, weights) if mode == "train" else []
+    roots = _trained(module.graph, weights, call) if mode == "train" else []
     return Captured(planning_graph(module.graph, weights, roots), module, mode, call, returned, tied)
 
 
-def _trained(graph: fx.Graph, weights: Weights) -> list[fx.Node]:
+def _trained(graph: fx.Graph, weights: Weights, call: CallSpec) -> list[fx.Node]:
+    """Parameters that require a gradient, and inputs that do: those of a part of a larger model."""
     found = (n for n in graph.nodes if n.op == "get_attr" and n.target in weights.parameters)
-    return [node for node in found if weights.parameters[str(node.target)].requires_grad]
+    inputs = zip((n for n in graph.nodes if n.op == "placeholder"), call.needs_gradient, strict=True)
+    parameters = [node for node in found if weights.parameters[str(node.target)].requires_grad]
+    return [*(node for node, needs in inputs if needs), *parameters]
 
 
 # ---------------------------------------------------------------- the plain module

@@ -27,7 +27,7 @@ def gives_gradient(target: Any, value: Any, inputs_have: bool) -> bool:
 
 
 def nodes_with_gradient(graph: fx.Graph, roots: Iterable[fx.Node]) -> set[fx.Node]:
-    """Nodes through which a gradient flows back to one of `roots`, the trained parameters."""
+    """Nodes through which a gradient flows back to one of `roots`, trained parameters or inputs."""
     found = set(roots)
     for node in graph.nodes:
         if node.op == "call_function":

@@ -11,7 +11,8 @@ from autotp.errors import PlanError
 def describe(inputs: Any) -> Any:
     """A JSON description of nested dicts, tuples and lists of tensors, None, numbers and strings."""
     if isinstance(inputs, torch.Tensor):
-        return {"tensor": [str(inputs.dtype).removeprefix("torch."), list(inputs.shape)]}
+        needs = ["needs_gradient"] if inputs.requires_grad else []
+        return {"tensor": [str(inputs.dtype).removeprefix("torch."), list(inputs.shape), *needs]}
     if isinstance(inputs, dict):
         return {"dict": [[key, describe(value)] for key, value in inputs.items()]}
     if isinstance(inputs, tuple | list):
@@ -30,7 +31,7 @@ def restore(description: Any) -> Any:
     except (AttributeError, ValueError) as error:
         raise PlanError("the plan's description of the inputs is corrupt; make the plan again") from error
     if kind == "tensor":
-        return torch.zeros(content[1], dtype=getattr(torch, content[0]))
+        return torch.zeros(content[1], dtype=getattr(torch, content[0]), requires_grad="needs_gradient" in content[2:])
     if kind == "dict":
         return {key: restore(value) for key, value in content}
     if kind in ("tuple", "list"):

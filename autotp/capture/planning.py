@@ -18,7 +18,7 @@ RUNNING_STATISTICS = {"batch_norm": "training", "instance_norm": "use_input_stat
 
 
 def planning_graph(graph: fx.Graph, weights: Weights, roots: Iterable[fx.Node]) -> Graph:
-    """The planning graph of a plain FX graph; `roots` are the parameters that gradients flow back to."""
+    """The planning graph of a plain FX graph; `roots` are the parameters and inputs that gradients flow to."""
     gradient = nodes_trained(graph, roots)
     values: dict[fx.Node, Value | tuple[Value, ...]] = {}
     nodes: dict[str, Node] = {}

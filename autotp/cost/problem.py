@@ -75,7 +75,7 @@ class ProblemBuilder:
     ) -> None:
         self._graph, self._rules, self._classes = graph, rules, classes
         self._mesh, self._cluster, self._training = mesh, cluster, training
-        self._sites, self._moves = sites_of(cluster, mesh), MovePrices(cluster, mesh)
+        self._sites, self._moves = sites_of(cluster, mesh), MovePrices(cluster, mesh, training.reduce_dtype)
         self._operators = OperatorPrices(graph, rules, mesh, cluster, training)
         self._shares = shares or even_shares(mesh)
         self.analysis = analysis or DimAnalysis(graph, rules, classes)

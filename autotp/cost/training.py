@@ -32,6 +32,7 @@ class Training:
     None. `has_master`: the optimizer also keeps a float32 copy of parameters of another dtype. `accumulation`: forwards
     and backwards (of the example's batch each) per optimizer step. `checkpointing`: what is computed again in backward:
     `none`, `selective` (the core of attention) or `full` (every block). `is_compiled`: pointwise operators are fused.
+    `reduce_dtype`: in which partial sums in half precision are added up over ranks, their own where None.
     """
 
     mode: str = "train"
@@ -42,6 +43,7 @@ class Training:
     accumulation: int = 1
     checkpointing: str = "none"
     is_compiled: bool = False
+    reduce_dtype: str | None = None
 
 
 def optimizer_state_bytes(numel: int, dtype: str, training: Training) -> int:

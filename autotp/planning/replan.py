@@ -35,7 +35,8 @@ def replan(captured: Captured, plan: Plan) -> Plan:
     classes = fold(graph, ends=0 if sum(size > 1 for size in mesh.sizes) > 1 else 1)
     apart = {node.name: node.name for node in graph}
     for tried in (classes, apart):  # layers that a plan put apart cannot be one decision
-        builder = ProblemBuilder(graph, rules, tried, mesh, cluster, Training(plan.mode), _shares(plan))
+        training = Training(plan.mode, reduce_dtype=plan.reduce_dtype)
+        builder = ProblemBuilder(graph, rules, tried, mesh, cluster, training, _shares(plan))
         planning = builder.build()
         allowed = _allowed(planning, placed)
         if all(allowed):

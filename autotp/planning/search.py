@@ -8,6 +8,7 @@ from typing import Any
 from autotp.cost.problem import PlanningProblem, with_limit
 from autotp.cost.training import Training
 from autotp.errors import AutoTPError, InfeasibleError
+from autotp.redistribute import REDUCE_DTYPES
 from autotp.regions import CHECKPOINTING
 from autotp.solver.baselines import fixed, solve_restricted
 from autotp.solver.greedy import greedy
@@ -50,6 +51,7 @@ class Options:
             ("mode", self.training.mode, ("train", "infer")),
             ("optimizer", self.training.optimizer, ("none", "sgd", "adamw")),
             ("checkpointing", self.training.checkpointing, CHECKPOINTING),
+            ("reduce_dtype", self.training.reduce_dtype or REDUCE_DTYPES[0], REDUCE_DTYPES),
             ("solver", self.solver, SOLVERS),
         ):
             if value not in known:

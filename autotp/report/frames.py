@@ -111,11 +111,11 @@ def redistributions(plan: Plan) -> pd.DataFrame:
     reasons, links = Reasons(plan), {axis: link_of(plan, axis) for axis in plan.mesh.names}
     rows = [
         (str(m.value), m.module, m.what, m.axis, links[m.axis], m.change, m.forward, m.backward, m.num_bytes, m.forward_s,
-         m.backward_s, m.forward_s + m.backward_s, reasons.of(m))
+         m.backward_s, m.forward_s + m.backward_s, m.reduce_dtype, reasons.of(m))
         for m in moved_values(plan)
     ]  # fmt: skip
     columns = ["value", "module", "what", "axis", "link", "change", "forward", "backward", "num_bytes", "forward_s"]
-    return pd.DataFrame(rows, columns=[*columns, "backward_s", "time_s", "why"])
+    return pd.DataFrame(rows, columns=[*columns, "backward_s", "time_s", "reduce_dtype", "why"])
 
 
 def balance(plan: Plan) -> pd.DataFrame:

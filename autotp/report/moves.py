@@ -4,16 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from autotp.graph import TensorSpec, Value
+from autotp.graph import ITEM_BYTES, TensorSpec, Value
 from autotp.placement import format_placement, largest_shape, num_elements
 from autotp.plans import Move, NodeFacts, Plan
-from autotp.redistribute import COLLECTIVES, collective
+from autotp.redistribute import COLLECTIVES, REDUCTIONS, collective, sent_dtype
 from autotp.report.words import describe_move, short_op
 
 
 @dataclass(frozen=True, slots=True)
 class MovedValue:
-    """One step of one value. `num_bytes`: of the buffer on the rank with the most, as collectives count their size."""
+    """One step of one value.
+
+    `num_bytes`: of the buffer on the rank with the most, as collectives count their size. `reduce_dtype`: in which partial
+    sums are added up where that is not the value's own dtype, or "".
+    """
 
     value: Value
     module: str
@@ -27,11 +31,18 @@ class MovedValue:
     num_bytes: int
     forward_s: float
     backward_s: float
+    reduce_dtype: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        names = ("module", "axis", "change", "source", "target", "forward", "backward", "num_bytes")
+        names = ("module", "axis", "change", "source", "target", "forward", "backward", "num_bytes", "reduce_dtype")
         fields = {name: getattr(self, name) for name in (*names, "forward_s", "backward_s")}
         return {"value": str(self.value), **fields}
+
+    @property
+    def actions(self) -> str:
+        """What is done forward and backward, in words."""
+        wider = f" in {self.reduce_dtype}" if self.reduce_dtype else ""
+        return " / ".join(action + wider * (action in REDUCTIONS) for action in (self.forward, self.backward))
 
     @property
     def is_collective(self) -> bool:
@@ -54,9 +65,10 @@ def moved_values(plan: Plan) -> Iterator[MovedValue]:
                 target=format_placement(move.step.target),
                 forward=move.forward,
                 backward=move.backward,
-                num_bytes=_num_bytes(move, spec),
+                num_bytes=_num_bytes(move, spec, plan.reduce_dtype),
                 forward_s=move.forward_s,
                 backward_s=move.backward_s,
+                reduce_dtype=_wider(move, spec, plan.reduce_dtype),
             )
 
 
@@ -66,12 +78,17 @@ def _what(value: Value, node: NodeFacts, plan: Plan) -> str:
     return short_op(node.op) if node.kind == "op" else f"input {value.node}"
 
 
-def _num_bytes(move: Move, spec: TensorSpec) -> int:
+def _wider(move: Move, spec: TensorSpec, reduce_dtype: str | None) -> str:
+    """The dtype in which the move adds up what it sends, where that is not the value's."""
+    sent = {sent_dtype(action, spec.dtype, reduce_dtype) for action in (move.forward, move.backward)}
+    return next(iter(sent - {spec.dtype}), "")
+
+
+def _num_bytes(move: Move, spec: TensorSpec, reduce_dtype: str | None) -> int:
     sent = [
-        found.num_elements
+        found.num_elements * ITEM_BYTES[sent_dtype(action, spec.dtype, reduce_dtype)]
         for action in (move.forward, move.backward)
         if (found := collective(action, spec.shape, move.step)) is not None
     ]
-    if not sent:
-        sent = [num_elements(largest_shape(spec.shape, end)) for end in (move.step.source, move.step.target)]
-    return max(sent) * spec.item_bytes
+    ends = (largest_shape(spec.shape, end) for end in (move.step.source, move.step.target))
+    return max(sent or [num_elements(end) * spec.item_bytes for end in ends])

@@ -199,8 +199,10 @@ class _Rewriter:
         if forward == backward == "none":
             return source
         axis = self.plan.mesh.names[step.axis]
-        shape = self.planned.spec(value).shape
-        move = Redistribute(step, forward, backward, shape, self.plan.mesh, self.rank, self.communicators[axis])
+        shape, plan = self.planned.spec(value).shape, self.plan
+        move = Redistribute(
+            step, forward, backward, shape, plan.mesh, self.rank, self.communicators[axis], plan.reduce_dtype
+        )
         states = "_to_".join(map(_short, (step.source[step.axis], step.target[step.axis])))
         name = value.node + (f"_{value.index}" if value.index else "")
         return self.graph.call_module(self._add_module(f"redistribute_{name}_{axis}_{states}", move), (source,))

@@ -120,6 +120,10 @@ class ParallelModule(nn.Module):
             flat = signature.flatten_inputs(args, kwargs, check_shapes=not is_dynamic)
         else:
             local = self._signature.flatten_inputs(args, kwargs, check_shapes=False)
+            if torch.is_grad_enabled() and any(x.requires_grad for x in local):
+                raise AutoTPError(
+                    "an input that requires a gradient must be whole: build the module with inputs='whole'"
+                )
             flat = [
                 _gather_batch(x, shape, self._batch) for x, shape in zip(local, self.sharding.input_shapes, strict=True)
             ]

@@ -15,18 +15,25 @@ from torch import Tensor, nn
 from autotp.errors import PlanError
 from autotp.mesh import Mesh
 from autotp.placement import format_placement
-from autotp.redistribute import TABLE, Step
+from autotp.redistribute import HALVES, REDUCTIONS, TABLE, Step
 from autotp.runtime.communicator import Communicator
 from autotp.runtime.layout import Layout, incoming, join, take, within
 
 
 @dataclass(frozen=True)
 class Way:
-    """One direction of a move: the layouts it goes from and to, where these are shards, and the ranks it goes over."""
+    """One direction of a move: the layouts it goes from and to, where these are shards, and the ranks it goes over.
+
+    `reduce_dtype`: in which halves are added up, their own where None.
+    """
 
     source: Layout | None
     target: Layout | None
     communicator: Communicator
+    reduce_dtype: torch.dtype | None = None
+
+
+_HALVES = tuple(getattr(torch, name) for name in HALVES)
 
 
 def _none(x: Tensor, way: Way) -> Tensor:
@@ -45,8 +52,14 @@ def _keep(x: Tensor, way: Way) -> Tensor:
     return x.view_as(x) if way.communicator.rank == 0 else torch.zeros_like(x)
 
 
+def _widened(x: Tensor, way: Way) -> Tensor:
+    """Partial sums as they are added up."""
+    is_wider = way.reduce_dtype is not None and x.dtype in _HALVES
+    return x.to(way.reduce_dtype) if is_wider else x
+
+
 def _all_reduce(x: Tensor, way: Way) -> Tensor:
-    return way.communicator.all_reduce(x)
+    return way.communicator.all_reduce(_widened(x, way)).to(x.dtype)
 
 
 def _all_gather(x: Tensor, way: Way) -> Tensor:
@@ -56,7 +69,8 @@ def _all_gather(x: Tensor, way: Way) -> Tensor:
 
 def _reduce_scatter(x: Tensor, way: Way) -> Tensor:
     target, communicator = _shard(way.target), way.communicator
-    return target.trimmed(communicator.reduce_scatter(target.stacked(x)), communicator.rank)
+    total = communicator.reduce_scatter(target.stacked(_widened(x, way)))
+    return target.trimmed(total, communicator.rank).to(x.dtype)
 
 
 def _all_to_all(x: Tensor, way: Way) -> Tensor:
@@ -98,7 +112,8 @@ def _shard(layout: Layout | None) -> Layout:
 class Redistribute(nn.Module):
     """One move of one value on one axis: `forward` and `backward` are actions of `redistribute.TABLE`.
 
-    `shape` is the value's whole shape. Raises PlanError where the actions are not those of the table.
+    `shape` is the value's whole shape; `reduce_dtype` torch's name of what partial sums in half precision are added up in,
+    their own where None. Raises PlanError where the actions are not those of the table.
     """
 
     def __init__(
@@ -110,6 +125,7 @@ class Redistribute(nn.Module):
         mesh: Mesh,
         rank: int,
         communicator: Communicator,
+        reduce_dtype: str | None = None,
     ) -> None:
         super().__init__()
         source, target = step.source[step.axis], step.target[step.axis]
@@ -124,7 +140,9 @@ class Redistribute(nn.Module):
         self.step, self.mesh = step, mesh
         self.actions = (forward, backward)
         self.has_gradient = backward == expected[1]
-        self.ways = (Way(before, after, communicator), Way(after, before, communicator))
+        self.reduce_dtype = reduce_dtype if {*self.actions}.intersection(REDUCTIONS) else None
+        wide: torch.dtype | None = getattr(torch, reduce_dtype) if reduce_dtype else None
+        self.ways = (Way(before, after, communicator, wide), Way(after, before, communicator, wide))
 
     def forward(self, x: Tensor) -> Tensor:
         if not (x.requires_grad and torch.is_grad_enabled()):
@@ -137,6 +155,7 @@ class Redistribute(nn.Module):
         return (
             f"{self.mesh.names[self.step.axis]}: {source} -> {target}, "
             f"forward {self.actions[0]}, backward {self.actions[1] if self.has_gradient else 'without gradient'}"
+            + (f", halves added up in {self.reduce_dtype}" if self.reduce_dtype else "")
         )
 
 
