@@ -16,7 +16,7 @@ from torch.export import ExportedProgram, _trace
 from autotp.capture.call import register_dataclasses, unbind
 from autotp.capture.failures import explain, place_of
 from autotp.capture.model_file import load_hf
-from autotp.capture.own_gradients import OwnGradientError, refused
+from autotp.capture.own_gradients import OwnGradientError, checked
 from autotp.errors import CaptureError
 
 # They tell what the exception tells as well, with a print of everything traced so far.
@@ -41,7 +41,7 @@ def trace(
         _hugging_face(model, values),
         _quiet(),
         _known_results(model),
-        refused(),
+        checked(),
         torch.set_grad_enabled(has_gradients),
         torch.autocast("cpu", enabled=False),  # around a capture it would be half in the graph
         torch.autocast("cuda", enabled=False),
