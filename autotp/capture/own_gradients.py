@@ -54,7 +54,8 @@ def _try(cls: Any, apply: Any, args: Any, kwargs: Any) -> None:
     if not alike:
         raise OwnGradientError(
             f"torch.autograd.Function {cls.__qualname__} has a backward of its own, which a capture would lose, and which "
-            f"{why}. Make an operator of it by torch.library.custom_op and register_autograd, or use torch's operators"
+            f"{why}. Make an operator of it by torch.library.custom_op and register_autograd, or write it with torch's "
+            "operators"
         )
 
 
