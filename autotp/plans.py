@@ -92,6 +92,16 @@ class Plan:
         found: str | None = self.summary.get("training", {}).get("reduce_dtype")
         return found
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether gradients are added up over ranks beside the rest of the backward pass."""
+        return bool(self.summary.get("training", {}).get("overlap", False))
+
+    @property
+    def reduces_once(self) -> bool:
+        """Whether they are added up once per step, and not once per micro-batch."""
+        return bool(self.summary.get("training", {}).get("reduce_once", False))
+
     def to_frame(self, table: str = "operators") -> "pd.DataFrame":
         """One of the plan's tables as a pandas DataFrame: operators, layers, parameters, redistributions, memory, ...
 

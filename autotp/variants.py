@@ -16,6 +16,7 @@ from autotp.rewrite.rewrite import rewrite
 from autotp.runtime.communicator import Communicator
 from autotp.runtime.local_ops_find import find_operator
 from autotp.runtime.module import ParallelModule
+from autotp.runtime.reductions import Reductions
 
 DYNAMIC = {"batch": 0, "seq": 1}  # the dim of every input that has this name
 Shapes = tuple[tuple[int, ...], ...]
@@ -87,9 +88,15 @@ class Variants:
     """One rank's graphs of a source, made when they are first needed. All ranks must need them in the same order."""
 
     def __init__(
-        self, source: Source, main: fx.GraphModule, rank: int, communicators: Mapping[str, Communicator]
+        self,
+        source: Source,
+        main: fx.GraphModule,
+        rank: int,
+        communicators: Mapping[str, Communicator],
+        reductions: Reductions,
     ) -> None:
         self._source, self._main, self._rank, self._communicators = source, main, rank, communicators
+        self._reductions = reductions
         self._made: dict[tuple[Shapes, bool], tuple[fx.GraphModule, Captured]] = {}
 
     @property
@@ -119,12 +126,18 @@ class Variants:
         if shapes == self._source.shapes:
             return self._main, captured
         tree = _own_tree(self._main, captured)
-        return rewrite(captured.module, captured.graph, plan, self._rank, self._communicators, tree=tree), captured
+        module = rewrite(
+            captured.module, captured.graph, plan, self._rank, self._communicators, tree=tree,
+            reductions=self._reductions,
+        )  # fmt: skip
+        return module, captured
 
 
 def with_variants(module: ParallelModule, source: Source) -> ParallelModule:
     """The module, which finds its other graphs in `source`."""
-    module.variants = Variants(source, module.graph_module, module.sharding.rank, module.communicators)
+    module.variants = Variants(
+        source, module.graph_module, module.sharding.rank, module.communicators, module.reductions
+    )
     return module
 
 

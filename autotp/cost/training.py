@@ -33,6 +33,8 @@ class Training:
     and backwards (of the example's batch each) per optimizer step. `checkpointing`: what is computed again in backward:
     `none`, `selective` (the core of attention) or `full` (every block). `is_compiled`: pointwise operators are fused.
     `reduce_dtype`: in which partial sums in half precision are added up over ranks, their own where None.
+    `overlap`: parameters' gradients are added up over ranks beside the rest of the backward pass; `reduce_once`: once per
+    step and not once per micro-batch, which takes `module.no_sync()` around the others.
     """
 
     mode: str = "train"
@@ -44,6 +46,8 @@ class Training:
     checkpointing: str = "none"
     is_compiled: bool = False
     reduce_dtype: str | None = None
+    overlap: bool = False
+    reduce_once: bool = False
 
 
 def optimizer_state_bytes(numel: int, dtype: str, training: Training) -> int:

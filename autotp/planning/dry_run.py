@@ -5,7 +5,7 @@ come while saved tensors go, redistributions' buffers, and what is held only for
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -62,6 +62,11 @@ class ShapeCommunicator:
         sizes = [torch.Size(shape).numel() for shape in shapes]
         received = sent.new_empty(sum(sizes))
         return [piece.view(tuple(shape)) for piece, shape in zip(torch.split(received, sizes), shapes, strict=True)]
+
+    def begin(self, collective: str, x: Tensor) -> Callable[[], Tensor]:
+        sent = x.contiguous()
+        result = self.all_reduce(x) if collective == "all_reduce" else self.reduce_scatter(sent)
+        return lambda sent=sent: result  # type: ignore[misc]  # what is sent lives until the result is asked for
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from autotp.rewrite.parameters import Init, placements_of
 from autotp.rewrite.rewrite import rewrite
 from autotp.runtime.communicator import Communicator, communicators_of
 from autotp.runtime.module import ParallelModule, Sharding
+from autotp.runtime.reductions import Reductions
 
 
 def build_module(
@@ -41,8 +42,11 @@ def build_for_rank(
     device: torch.device | None = None,
 ) -> ParallelModule:
     """The module of one rank over any communicators, also simulated ones. Errors and arguments as `build_module`."""
-    module = rewrite(captured.module, captured.graph, plan, rank, communicators, init=init, device=device)
+    reductions = Reductions(overlaps=plan.overlaps)
+    module = rewrite(
+        captured.module, captured.graph, plan, rank, communicators, init=init, device=device, reductions=reductions
+    )
     placements, shapes = placements_of(captured.module, plan)
     input_shapes = tuple(node.outputs[0].shape for node in captured.graph if node.kind == "input")
     sharding = Sharding(plan.mesh, rank, placements, shapes, input_shapes, plan.mode)
-    return ParallelModule(module, sharding, captured, communicators, inputs=inputs)
+    return ParallelModule(module, sharding, captured, communicators, inputs=inputs, reductions=reductions)

@@ -47,6 +47,8 @@ def rebalance(module: ParallelModule, optimizer: torch.optim.Optimizer | None, p
             f"the module runs on {module.sharding.mesh} in mode {module.sharding.mode}, the plan is for {plan.mesh} in "
             f"mode {plan.mode}: only plans of the same mesh and mode can be exchanged while running"
         )
+    module.reductions.check_reduced()
+    module.reductions.forget()
     placements, _ = placements_of(captured.module, plan)
     staging = _Staging(module, optimizer, placements)
     try:
@@ -59,6 +61,7 @@ def rebalance(module: ParallelModule, optimizer: torch.optim.Optimizer | None, p
             module.sharding.rank,
             module.communicators,
             device=torch.device("meta"),
+            reductions=module.reductions,
         )
         staging.agree(plan)  # all are done: from here on nothing is sent, and nothing can fail on one rank alone
     except RuntimeError as error:  # what torch.distributed raises where a peer is gone or too late

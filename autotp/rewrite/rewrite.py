@@ -21,6 +21,7 @@ from autotp.rules.registry import rules_of
 from autotp.runtime.communicator import Communicator, check_axes
 from autotp.runtime.local_ops import local_operator
 from autotp.runtime.moves import Redistribute
+from autotp.runtime.reductions import Reductions
 
 # They look at memory and not at elements only; a moved tensor need not have the strides of the captured one.
 READS_MEMORY = frozenset({"aten.view_as_complex.default", "aten.view.dtype", "aten.as_strided.default"})
@@ -36,18 +37,20 @@ def rewrite(
     init: Init | None = None,
     device: torch.device | None = None,
     tree: nn.Module | None = None,
+    reductions: Reductions | None = None,
 ) -> fx.GraphModule:
     """The plan's module for one rank; `captured` is left as it is.
 
     The result's parameters and buffers are this rank's shards (see `shard_module` for `init` and `device`), or those of
     `tree`, which has them already; its child modules named `redistribute_...` the moves of the plan, each made once for
-    all who read it. Raises PlanError where the plan was made for another model or mesh.
+    all who read it. `reductions`: when parameters' gradients are added up over ranks, at once where None. Raises PlanError
+    where the plan was made for another model or mesh.
     """
     check(graph, plan)
     check_axes(plan.mesh, communicators)
     tree = tree or shard_module(captured, plan, rank, init=init, device=device)
     names = [name for name, _ in tree.named_children()]
-    rewriter = _Rewriter(graph, plan, rank, communicators, names)
+    rewriter = _Rewriter(graph, plan, rank, communicators, names, reductions)
     region_of = region_of_nodes(graph, checkpointing_of(plan))
     found: dict[int, list[fx.Node]] = {}
     for node in captured.graph.nodes:
@@ -85,9 +88,15 @@ def check(graph: Graph, plan: Plan) -> None:
 
 class _Rewriter:
     def __init__(
-        self, graph: Graph, plan: Plan, rank: int, communicators: Mapping[str, Communicator], names: Collection[str]
+        self,
+        graph: Graph,
+        plan: Plan,
+        rank: int,
+        communicators: Mapping[str, Communicator],
+        names: Collection[str],
+        reductions: Reductions | None,
     ) -> None:
-        self.planned, self.plan, self.rank = graph, plan, rank
+        self.planned, self.plan, self.rank, self.reductions = graph, plan, rank, reductions
         self.communicators = communicators
         self.names = names
         self.rules = rules_of(graph)
@@ -200,9 +209,9 @@ class _Rewriter:
             return source
         axis = self.plan.mesh.names[step.axis]
         shape, plan = self.planned.spec(value).shape, self.plan
-        move = Redistribute(
-            step, forward, backward, shape, plan.mesh, self.rank, self.communicators[axis], plan.reduce_dtype
-        )
+        reductions = self.reductions if self.planned[value.node].kind == "parameter" else None
+        among = (plan.mesh, self.rank, self.communicators[axis])
+        move = Redistribute(step, forward, backward, shape, *among, plan.reduce_dtype, reductions)
         states = "_to_".join(map(_short, (step.source[step.axis], step.target[step.axis])))
         name = value.node + (f"_{value.index}" if value.index else "")
         return self.graph.call_module(self._add_module(f"redistribute_{name}_{axis}_{states}", move), (source,))

@@ -4,7 +4,8 @@ Nothing here knows about gradients: these are the forward collectives only, call
 write to their input, because autograd may hand one gradient tensor to several branches.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -61,6 +62,28 @@ class Communicator(Protocol):
     def all_to_all(self, parts: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
         """Send `parts[i]` to rank `i` and receive a tensor of `shapes[i]` from it. Shapes may differ, or be empty."""
         ...
+
+    def begin(self, collective: str, x: Tensor) -> Callable[[], Tensor]:
+        """Begin an `all_reduce` (a sum) or a `reduce_scatter`; what is returned waits for the result. `x` stays as it is."""
+        ...
+
+
+@dataclass(eq=False)
+class _Begun:
+    """A collective under way; called for its result, once. `sent` has to live until then."""
+
+    work: dist.Work
+    result: Tensor
+    sent: Tensor
+    clock: Clock | None
+
+    def __call__(self) -> Tensor:
+        if self.clock is not None:
+            self.clock.begin()
+        self.work.wait()
+        if self.clock is not None:
+            self.clock.end()
+        return self.result
 
 
 _REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
@@ -133,6 +156,17 @@ class GroupCommunicator:
             result = sent.new_empty(sum(into))
             received = self._done(self._group.alltoall_base(result, sent, into, out_of), result)
         return [piece.view(tuple(shape)) for piece, shape in zip(torch.split(received, into), shapes, strict=True)]
+
+    def begin(self, collective: str, x: Tensor) -> Callable[[], Tensor]:
+        if self.trace is not None:
+            self.trace.append(Call(collective, self.axis, str(x.dtype), tuple(x.shape)))
+        if collective == "all_reduce":
+            result = x.clone(memory_format=torch.contiguous_format)
+            return _Begun(self._group.allreduce([result], dist.ReduceOp.SUM), result, result, self.clock)
+        x = x.contiguous()
+        result = x.new_empty((1, *x.shape[1:]))
+        work = self._group._reduce_scatter_base(result, x, dist.ReduceScatterOptions())
+        return _Begun(work, result.squeeze(0), x, self.clock)
 
 
 def _wait(x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The module a user runs: one rank's part of a model, called as the model is called."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from autotp.placement import Placement, near_equal
 from autotp.runtime.communicator import Communicator, check_axes
 from autotp.runtime.layout import Layout
 from autotp.runtime.norms import by_axes, total_norm
+from autotp.runtime.reductions import Reductions
 
 
 class Signature(Protocol):
@@ -71,6 +73,7 @@ class ParallelModule(nn.Module):
         *,
         inputs: str = "whole",
         batch_axis: str = "dp",
+        reductions: Reductions | None = None,
     ) -> None:
         super().__init__()
         check_axes(sharding.mesh, communicators)
@@ -79,6 +82,7 @@ class ParallelModule(nn.Module):
         if inputs == "local" and batch_axis not in communicators:
             raise PlanError(f"inputs='local' needs a mesh axis {batch_axis!r} over which the batch is divided")
         self.communicators = communicators
+        self.reductions = reductions or Reductions()
         self._signature = signature
         self.variants: Variants | None = None
         self._batch = communicators[batch_axis] if inputs == "local" else None
@@ -154,6 +158,25 @@ class ParallelModule(nn.Module):
             self.variants.forget()
         return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
+    def no_sync(self) -> AbstractContextManager[None]:
+        """Around the backward passes of all but the last micro-batch of a step: partial sums of parameters' gradients are
+        kept on each rank, and added up over ranks once, by the backward pass of the last one:
+
+            with module.no_sync():
+                for batch in batches[:-1]:
+                    loss(module(batch)).backward()
+            loss(module(batches[-1])).backward()
+
+        Every rank must use it alike. Meanwhile `.grad` is not complete, and what is kept takes room beside it, in the
+        shape in which parameters are used: whole where ZeRO has shards. Compiled modules add up every time.
+        """
+        return self.reductions.held()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As on the model; what `no_sync` kept is gone too."""
+        self.reductions.forget()
+        super().zero_grad(set_to_none)
+
     def clip_grad_norm_(self, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
         """Scale gradients so that the norm of the whole model's is at most `max_norm`; returns the norm before.
 
@@ -172,7 +195,11 @@ class ParallelModule(nn.Module):
         return total
 
     def gradient_norm(self, norm_type: float = 2.0) -> Tensor:
-        """The norm of the whole model's gradient, the same on every rank. Every rank must call it."""
+        """The norm of the whole model's gradient, the same on every rank. Every rank must call it.
+
+        Raises AutoTPError between the micro-batches of `no_sync`.
+        """
+        self.reductions.check_reduced()
         gradients = (
             (parameter.grad.detach(), self.sharding.placements[name])
             for name, parameter in self.named_parameters()

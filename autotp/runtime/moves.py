@@ -18,6 +18,7 @@ from autotp.placement import format_placement
 from autotp.redistribute import HALVES, REDUCTIONS, TABLE, Step
 from autotp.runtime.communicator import Communicator
 from autotp.runtime.layout import Layout, incoming, join, take, within
+from autotp.runtime.reductions import Later, Reductions
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,23 @@ _ACTIONS: dict[str, Callable[[Tensor, Way], Tensor]] = {
 }
 
 
+def _begin_all_reduce(x: Tensor, way: Way) -> Later:
+    later, dtype = way.communicator.begin("all_reduce", _widened(x, way)), x.dtype
+    return lambda: later().to(dtype)
+
+
+def _begin_reduce_scatter(x: Tensor, way: Way) -> Later:
+    target, communicator, dtype = _shard(way.target), way.communicator, x.dtype
+    later = communicator.begin("reduce_scatter", target.stacked(_widened(x, way)))
+    return lambda: target.trimmed(later(), communicator.rank).to(dtype)
+
+
+_BEGIN: dict[str, Callable[[Tensor, Way], Later]] = {
+    "all_reduce": _begin_all_reduce,
+    "reduce_scatter": _begin_reduce_scatter,
+}
+
+
 def _shard(layout: Layout | None) -> Layout:
     if layout is None:
         raise PlanError("a move that cuts or gathers has no shard on that side")
@@ -113,7 +131,8 @@ class Redistribute(nn.Module):
     """One move of one value on one axis: `forward` and `backward` are actions of `redistribute.TABLE`.
 
     `shape` is the value's whole shape; `reduce_dtype` torch's name of what partial sums in half precision are added up in,
-    their own where None. Raises PlanError where the actions are not those of the table.
+    their own where None; `reductions`: who says when, of a parameter's gradients. Raises PlanError where the actions are
+    not those of the table.
     """
 
     def __init__(
@@ -126,6 +145,7 @@ class Redistribute(nn.Module):
         rank: int,
         communicator: Communicator,
         reduce_dtype: str | None = None,
+        reductions: Reductions | None = None,
     ) -> None:
         super().__init__()
         source, target = step.source[step.axis], step.target[step.axis]
@@ -140,6 +160,7 @@ class Redistribute(nn.Module):
         self.step, self.mesh = step, mesh
         self.actions = (forward, backward)
         self.has_gradient = backward == expected[1]
+        self.reductions = reductions
         self.reduce_dtype = reduce_dtype if {*self.actions}.intersection(REDUCTIONS) else None
         wide: torch.dtype | None = getattr(torch, reduce_dtype) if reduce_dtype else None
         self.ways = (Way(before, after, communicator, wide), Way(after, before, communicator, wide))
@@ -147,8 +168,30 @@ class Redistribute(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not (x.requires_grad and torch.is_grad_enabled()):
             return _ACTIONS[self.actions[0]](x, self.ways[0])
-        moved: Tensor = _Move.apply(x, self)  # type: ignore[no-untyped-call]
+        moved: Tensor
+        if self.reductions is None or torch.compiler.is_compiling():
+            moved = _Move.apply(x, self)  # type: ignore[no-untyped-call]
+        else:
+            moved = _ParameterMove.apply(x, self, self.reductions)  # type: ignore[no-untyped-call]
         return moved
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether the backward adds up partial sums."""
+        return self.actions[1] in _BEGIN
+
+    def back(self, gradient: Tensor) -> Tensor:
+        """The gradient on the side that the move comes from. Raises PlanError where the plan has none."""
+        if not self.has_gradient:
+            raise PlanError(f"a gradient flows back through a value for which the plan has none: {self}")
+        return _ACTIONS[self.actions[1]](gradient, self.ways[1])
+
+    def begin_back(self, gradient: Tensor) -> Later:
+        """The same, begun; what is returned waits for it."""
+        if self.has_gradient and self.is_reduced:
+            return _BEGIN[self.actions[1]](gradient, self.ways[1])
+        found = self.back(gradient)
+        return lambda: found
 
     def extra_repr(self) -> str:
         source, target = format_placement(self.step.source), format_placement(self.step.target)
@@ -167,7 +210,19 @@ class _Move(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        move = ctx.move
-        if not move.has_gradient:
-            raise PlanError(f"a gradient flows back through a value for which the plan has none: {move}")
-        return _ACTIONS[move.actions[1]](gradients[0], move.ways[1]), None
+        return ctx.move.back(gradients[0]), None
+
+
+class _ParameterMove(torch.autograd.Function):
+    """The move of a parameter, whose gradient may come later (see `reductions`)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, move: Redistribute, reductions: Reductions) -> Tensor:
+        ctx.set_materialize_grads(False)  # None is what comes later
+        ctx.move, ctx.reductions, ctx.arrivals = move, reductions, []
+        return _ACTIONS[move.actions[0]](x, move.ways[0])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None, None]:
+        arrivals, ctx.arrivals = ctx.arrivals, []
+        return ctx.reductions.carry_back(ctx, ctx.move, arrivals, gradients[0]), None, None

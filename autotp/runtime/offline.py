@@ -1,6 +1,6 @@
 """The place of a rank without the other ranks: enough to build a module that is read, not run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -34,6 +34,9 @@ class OfflineCommunicator:
         self._refuse()
 
     def all_to_all(self, parts: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+        self._refuse()
+
+    def begin(self, collective: str, x: Tensor) -> Callable[[], Tensor]:
         self._refuse()
 
 

@@ -108,6 +108,10 @@ class ThreadCommunicator:
             raise VerificationError(f"all_to_all on axis {self.axis} received shapes {found}, expected {list(shapes)}")
         return received
 
+    def begin(self, collective: str, x: Tensor) -> Callable[[], Tensor]:
+        result = self.all_reduce(x) if collective == "all_reduce" else self.reduce_scatter(x)
+        return lambda: result
+
 
 def _sum(stacked: Tensor) -> Tensor:
     """The sum over ranks in the tensor's own dtype (torch would turn small integers into int64)."""
