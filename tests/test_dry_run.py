@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from autotp.api import as_cluster, plan
 from autotp.capture.export import capture
@@ -80,6 +81,27 @@ def test_what_only_a_cpus_kernels_keep_is_counted() -> None:
     found = make_plan(captured, Mesh.parse("tp=1"), as_cluster("cpu"), Options(training), {}).plan
     measured = measured_bytes(captured, found, [torch.zeros(8, 64, 64)], training)
     assert sum(rank_memory(captured, found, 0, training).values()) == pytest.approx(measured, rel=0.02)
+
+
+class Loss(nn.Module):
+    def __init__(self, loss):
+        super().__init__()
+        self.linear, self.loss = nn.Linear(256, 512), loss
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.loss(self.linear(x).sigmoid(), y)
+
+
+@pytest.mark.parametrize(
+    "loss", [F.mse_loss, F.smooth_l1_loss, F.binary_cross_entropy, F.soft_margin_loss, F.l1_loss, F.huber_loss]
+)
+@pytest.mark.parametrize("mesh", ["tp=1", "tp=2"])
+def test_a_loss_keeps_what_its_kernel_allocated(loss, mesh) -> None:
+    captured, training = capture(Loss(loss), (torch.zeros(512, 256), torch.ones(512, 512))), Training(optimizer="none")
+    options = Options(training, objective="memory")
+    found = make_plan(captured, Mesh.parse(mesh), as_cluster("dgx-h100"), options, {}).plan
+    measured = measured_bytes(captured, found, [torch.zeros(512, 256), torch.ones(512, 512)], training)
+    assert 0.98 * measured <= sum(rank_memory(captured, found, 0, training).values()) <= 1.10 * measured
 
 
 def test_accumulated_gradients_are_there_all_the_time() -> None:

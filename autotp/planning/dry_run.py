@@ -22,6 +22,7 @@ from autotp.capture.export import Captured
 from autotp.cost.training import Training, bytes_of, optimizer_state_bytes, step_transient_bytes
 from autotp.graph import TensorSpec
 from autotp.hardware.cluster import ClusterProfile
+from autotp.planning.kernel_storage import KernelStorage
 from autotp.planning.search import limits_of, stated
 from autotp.plans import Plan
 from autotp.rewrite.parallelize import build_for_rank
@@ -98,7 +99,7 @@ def _run(captured: Captured, plan: Plan, rank: int, training: Training, device_k
         module = build_for_rank(captured, plan, rank, communicators)
         if device_kind == "cuda":
             _use_fused_dropout(module.graph_module)
-        live = LiveStorage()
+        live = KernelStorage()
         owned = frozenset(live.hold([*module.parameters(), *module.buffers()]))
         own_bytes = live.peak_bytes()
         trained = [p for p in module.parameters() if p.requires_grad and plan.mode == "train"]
