@@ -120,6 +120,8 @@ def timed_plan(
     try:
         planned = plan_captured(captured, axes, profile, options, facts, progress, must_fit=must_fit)
     except InfeasibleError as error:
+        if not must_fit:  # it is not memory that forbids all plans
+            raise
         progress("looking for what would fit")
         found = remedies(captured, axes, profile, options) + _smaller_batch(model, axes, profile, dtype, options)
         raise InfeasibleError(f"{error}. {advice(found)}") from error

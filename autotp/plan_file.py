@@ -51,9 +51,11 @@ def load(path: str | Path) -> Plan:
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"cannot read the plan {path}: {error}") from error
     try:
-        return loads(text)
+        plan = loads(text)
+        _check_complete(plan)
     except PlanError as error:
         raise PlanError(f"{path}: {error}") from error
+    return plan
 
 
 def plan_identity(plan: Plan) -> str:
@@ -119,6 +121,33 @@ def loads(text: str) -> Plan:
         )
     except (KeyError, TypeError, ValueError, AttributeError, AutoTPError) as error:
         raise PlanError(f"the plan is corrupt ({type(error).__name__}: {error}); make it again") from error
+
+
+NEEDED = {
+    "training": (),
+    "predicted": ("step_s", "compute_s", "communication_s", "exposed_communication_s", "memory_bytes",
+                  "memory_parts_bytes", "compute_parts_s", "compute_by_op_s", "communication_by_kind_s"),
+    "baselines": (),
+    "balance": ("shares", "compute_s"),
+    "solver": ("strategy", "objective", "status", "bound_s", "gap", "num_variables", "memory_limit_bytes", "fits"),
+    "coverage": ("split_matmul_flops_fraction",),
+}  # fmt: skip
+CLUSTER = ("name", "devices", "device_profiles", "links", "ranks_per_node")
+
+
+def _check_complete(plan: Plan) -> None:
+    """Raises PlanError where a file lacks what `autotp plan -o` writes into every plan."""
+    missing = [f"cluster.{name}" for name in CLUSTER if name not in plan.cluster]
+    for part, names in NEEDED.items():
+        found = plan.summary.get(part)
+        if not isinstance(found, dict):
+            missing.append(f"summary.{part}")
+        else:
+            missing += [f"summary.{part}.{name}" for name in names if name not in found]
+    used = {value.node for value in plan.moves} | {v.node for facts in plan.nodes.values() for v in facts.inputs}
+    missing += [f"nodes.{name}" for name in sorted((used | set(plan.parameters)) - set(plan.nodes))]
+    if missing:
+        raise PlanError(f"the plan is not complete: it has no {', '.join(missing[:3])}; make it again")
 
 
 # ---------------------------------------------------------------- rows

@@ -37,7 +37,15 @@ class Program(TyperGroup):
         try:
             with stdout_to_stderr() if as_json else nullcontext(), tidy_warnings():
                 answer = super().main(arguments, **extra)
+            if isinstance(answer, Answer):
+                print_answer(answer, as_json=as_json)
+                return answer.exit_code
+        except BrokenPipeError:
+            raise
         except (AutoTPError, typer.TyperException) as error:
+            if type(error).__name__ == "NoArgsIsHelpError" and not as_json:  # typer does not export it
+                print(str(error))
+                return ERROR
             _traceback_if_wanted()
             print_error(_words(error), as_json=as_json)
             return ERROR
@@ -47,9 +55,6 @@ class Program(TyperGroup):
             hint = "this is a bug in autotp; AUTOTP_DEBUG=1 prints the traceback"
             print_error(f"{kind}: {error} ({hint})", as_json=as_json)
             return ERROR
-        if isinstance(answer, Answer):
-            print_answer(answer, as_json=as_json)
-            return answer.exit_code
         if answer == INTERRUPTED:
             print_error("interrupted", as_json=as_json)
         return int(answer or 0)

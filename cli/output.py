@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-PIPE_WIDTH = 160  # columns of tables where standard output is not a terminal
+PIPE_WIDTH = 160  # columns of tables where standard output is not a terminal, and COLUMNS does not say
 
 
 @dataclass(frozen=True)
@@ -99,4 +99,5 @@ def _print_line(label: str, style: str, message: str) -> None:
 
 
 def console_of(file: TextIO) -> Console:
-    return Console(file=file, highlight=False, width=None if file.isatty() else PIPE_WIDTH)
+    given = file.isatty() or os.environ.get("COLUMNS")
+    return Console(file=file, highlight=False, width=None if given else PIPE_WIDTH)

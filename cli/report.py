@@ -43,10 +43,10 @@ def report(
         measured = load("measurement").load(measurement) if measurement is not None else None
         status.update("drawing")
         files = load("report.files")
-        files.write_page(found, output, measured)
-        written = [output]
-        written += files.write_plots(found, plots, measured) if plots is not None else []
+        written = files.write_plots(found, plots, measured) if plots is not None else []
         written += files.write_tables(found, csv) if csv is not None else []
+        files.write_page(found, output, measured)
+        written = [output, *written]
     return Answer({"written": [str(path) for path in written]}, lambda: _text(written))
 
 

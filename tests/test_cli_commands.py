@@ -31,6 +31,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "half.plan.json").write_text(text[: len(text) // 2])
     (folder / "old.plan.json").write_text(text.replace('"autotp_plan": 1', '"autotp_plan": 0'))
     (folder / "list.json").write_text("[]")
+    for part in ("summary", "cluster", "nodes"):
+        (folder / f"no-{part}.plan.json").write_text(json.dumps({**json.loads(text), part: {}}))
+    unsolved = json.loads(text)
+    del unsolved["summary"]["predicted"]["memory_bytes"]
+    (folder / "no-memory.plan.json").write_text(json.dumps(unsolved))
     (folder / "binary.json").write_bytes(b"\xff\xfe\x00")
     (folder / "empty.py").write_text("x = 1\n")
     (folder / "broken.py").write_text("def build_model(:\n")
@@ -85,6 +90,8 @@ BAD = [
     ((*PLAN, "-o", "."), "cannot write"),
     ((*PLAN, "--force", "blocks.*.up=colum", "-o", "FILE"), "did you mean column"),
     ((*PLAN, "--force", "nothing=column", "-o", "FILE"), "no module, parameter or node"),
+    ((*PLAN, "--force", "*=column", "-o", "FILE"), "without a strategy, at the latest --force *=column"),
+    ((*PLAN, "--force", "", "-o", "FILE"), "write it as pattern=word"),
     ((*PLAN, "--what-if", "link.bandwith*=2", "-o", "FILE"), "did you mean bandwidth"),
     ((*PLAN, "--btach", "3"), "did you mean --batch"),
     (("plna", EXAMPLE), "Did you mean 'plan'"),
@@ -101,6 +108,10 @@ BAD = [
             ("old.plan.json", "has version 0"),
             ("list.json", "not a plan"),
             ("binary.json", "cannot read the plan"),
+            ("no-summary.plan.json", "not complete: it has no summary.training"),
+            ("no-cluster.plan.json", "not complete: it has no cluster.name"),
+            ("no-nodes.plan.json", "not complete: it has no nodes."),
+            ("no-memory.plan.json", "not complete: it has no summary.predicted.memory_bytes"),
             (".", "cannot read the plan"),
         )
     ),
@@ -109,8 +120,11 @@ BAD = [
     (("report", "mlp.plan.json", "-o", "nowhere/FILE"), "there is no folder nowhere"),
     (("report", "mlp.plan.json", "-o", "FILE", "--measurement", "nothing.json"), "cannot read the measurement"),
     (("report", "mlp.plan.json", "-o", "FILE", "--measurement", "list.json"), "is no measurement"),
-    (("report", "mlp.plan.json", "-o", "REPORT", "--csv", "empty.py"), "cannot make the folder"),
+    (("report", "mlp.plan.json", "-o", "FILE", "--csv", "empty.py"), "cannot make the folder"),
+    (("report", "mlp.plan.json", "-o", "FILE", "--plots", "empty.py"), "cannot make the folder"),
     (("explain", "mlp.plan.json", "hed"), "there are head"),
+    (("explain", "mlp.plan.json", ""), "name a node"),
+    (("explain", "mlp.plan.json", "blocks.*.nothing"), "no node, parameter or module 'blocks.*.nothing'"),
     (("explain", "mlp.plan.json"), "Missing argument"),
     (("compare", "mlp.plan.json"), "Missing argument"),
     (("export", "mlp.plan.json", "--to", "jax", "-o", "FILE"), "choose one of dtensor"),
@@ -139,9 +153,28 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(files: Path, arguments: 
     assert lines[0].startswith("error: ")
     assert words in lines[0]
     assert "bug in autotp" not in lines[0]
-    (files / "REPORT").unlink(missing_ok=True)  # a page that was whole before its tables failed
-    before.pop(files / "REPORT", None)
     assert {path: path.stat().st_mtime_ns for path in files.iterdir()} == before
+
+
+def test_no_arguments_are_answered_by_the_help(files: Path) -> None:
+    code, out, err = run(folder=files)
+    assert (code, err) == (2, "")
+    assert out.count("\n") > 20 and "autotp plan examples/llama.py" in out
+
+
+def test_what_fails_while_it_is_printed_is_one_line_too(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotp.cli.show.describe_plan", lambda _: iter([1 / 0]))
+    code, _, err = run("show", "mlp.plan.json", folder=files)
+    assert code == 2
+    assert err.startswith("error: ZeroDivisionError") and err.count("\n") == 1
+
+
+def test_a_pipe_is_as_wide_as_columns_says(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    code, out, _ = run("show", "mlp.plan.json", folder=files)
+    assert code == 0
+    rules = [len(line) for line in out.splitlines() if "─" in line]
+    assert rules and max(rules) <= 40
 
 
 def test_with_json_an_error_is_an_object_on_standard_output(files: Path) -> None:

@@ -7,6 +7,7 @@ import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -109,8 +110,13 @@ def explain(
 
 
 def find_node(plan: Plan, name: str) -> str:
-    """The node of this name, of the parameter of this name, or the main operator of the module of this name."""
+    """The node of this name, of the parameter of this name, or the main operator of the module of this name.
+
+    Of names that a pattern such as `layers.*.mlp.down_proj` fits, the first. Raises PlanError where there is none.
+    """
     name = name.removeprefix("%")
+    if not name:
+        raise PlanError("name a node, a parameter or a module, as in layers.0.mlp.down_proj")
     if name in plan.nodes:
         found = name
     else:
@@ -129,7 +135,7 @@ def find_node(plan: Plan, name: str) -> str:
 
 
 def _ends(path: str, name: str) -> bool:
-    return path == name or path.endswith(f".{name}")
+    return fnmatchcase(path, name) or fnmatchcase(path, f"*.{name}")
 
 
 def stored_problem(plan: Plan) -> tuple[Problem, list[list[int]]]:

@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from autotp.measurement import Measurement
@@ -87,6 +87,7 @@ def _environment() -> Environment:
     found = Environment(loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                         lstrip_blocks=True)  # fmt: skip
     found.filters["breakable"] = _breakable
+    found.filters["code"] = _code
     found.globals["include_file"] = lambda name: Markup(_source(name))  # our own files
     return found
 
@@ -98,6 +99,12 @@ def _breakable(text: str) -> Markup:
         + Markup("<wbr>") * ("." in text)
         + text.split(".")[-1]
     )
+
+
+def _code(text: str) -> Markup:
+    """A sentence in which what stands between `backquotes` is code."""
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
 
 
 def _source(name: str) -> str:

@@ -65,7 +65,7 @@ def _memory(plan: Plan) -> Section:
     parts = plan.summary["predicted"]["memory_parts_bytes"][room.rank]
     largest = max(parts, key=lambda name: parts[name])
     text = (
-        f"{who[0].upper()}{who[1:]} holds {size(room.held_bytes)}, most of it {largest} ({size(parts[largest])}); "
+        f"{_capital(who)} holds {size(room.held_bytes)}, most of it {largest} ({size(parts[largest])}); "
         f"its limit is {size(room.limit_bytes)}.",
     )
     return Section(
@@ -130,7 +130,7 @@ def _scaling(plan: Plan) -> Section:
             "Other degrees were not tried. `autotp plan MODEL --sweep` (or `--report`) plans them all and keeps them.",
         )
         return Section("scaling", "Over how many devices?", "decided", untried)
-    text = tuple(f"{finding[0].upper()}{finding[1:]}." for finding in plan.summary["sweep_findings"])
+    text = tuple(f"{_capital(finding)}." for finding in plan.summary["sweep_findings"])
     table = html_table("scaling", frames.scaling(plan))
     return Section("scaling", "Over how many devices?", "predicted", text, ("scaling",), (table,))
 
@@ -225,6 +225,11 @@ def _off(error: float | None) -> str:
         if error is None
         else f"the prediction is {abs(error):.1%} too {'long' if error > 0 else 'short'}"
     )
+
+
+def _capital(sentence: str) -> str:
+    """A sentence begins with a capital letter, unless it begins with the name of a mesh."""
+    return sentence if "=" in sentence.split(" ")[0] else sentence[0].upper() + sentence[1:]
 
 
 def _first(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
