@@ -14,7 +14,7 @@ from autotp.graph import TensorSpec, Value
 from autotp.mesh import Mesh
 from autotp.placement import Placement, format_blocks, format_placement, parse_blocks, parse_placement
 from autotp.plans import VERSION, Move, NodeFacts, ParameterPlan, Plan
-from autotp.redistribute import Step
+from autotp.redistribute import PADDED, Step
 from autotp.rules.strategy import Choice, Strategy
 
 
@@ -222,12 +222,17 @@ def _move(move: Move) -> dict[str, Any]:
         "forward_s": move.forward_s,
         "backward_s": move.backward_s,
         **({"again_s": move.again_s} if move.again_s else {}),
+        **({"forward_by": move.forward_by} if move.forward_by != PADDED else {}),
+        **({"backward_by": move.backward_by} if move.backward_by != PADDED else {}),
     }
 
 
 def _read_move(row: Mapping[str, Any]) -> Move:
     step = Step(row["axis"], parse_placement(row["from"]), parse_placement(row["to"]))
-    return Move(step, row["forward"], row["backward"], row["forward_s"], row["backward_s"], row.get("again_s", 0.0))
+    return Move(
+        step, row["forward"], row["backward"], row["forward_s"], row["backward_s"], row.get("again_s", 0.0),
+        row.get("forward_by", PADDED), row.get("backward_by", PADDED),
+    )  # fmt: skip
 
 
 def _read_value(text: str) -> Value:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from autotp.graph import TensorSpec, Value
 from autotp.mesh import Mesh
 from autotp.placement import Placement
-from autotp.redistribute import Step
+from autotp.redistribute import PADDED, Step
 from autotp.rules.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ class Move:
 
     `forward_s`, `backward_s`: seconds of one occurrence; `again_s`: of its forward, run again in backward.
     The moves of a value form a tree that starts at the placement its node makes; every consumer's wanted placement is a
-    node of that tree.
+    node of that tree. `forward_by`, `backward_by`: by which collectives unequal shards are gathered or added
+    (`redistribute.EXACT`), `PADDED` where by the action's own.
     """
 
     step: Step
@@ -35,6 +36,8 @@ class Move:
     forward_s: float
     backward_s: float
     again_s: float = 0.0
+    forward_by: str = PADDED
+    backward_by: str = PADDED
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import random
 from autotp.mesh import Mesh
 from autotp.placement import local_shape
 from autotp.plans import Move, ParameterPlan, Plan
-from autotp.redistribute import Step, actions
+from autotp.redistribute import EXACT, PADDED, Step, actions
 from autotp.rules.dims import DimAnalysis
 from autotp.rules.enumerate import Enumerator
 from autotp.rules.registry import rules_of
@@ -51,7 +51,8 @@ def plan_of(captured, mesh: Mesh, strategies, picks=None) -> Plan:
                 if target not in reached:
                     reached.add(target)
                     does = actions(at[axis], wanted[axis], has_gradient=has_gradient)
-                    tree.append(Move(Step(axis, at, target), *does, 0.0, 0.0))
+                    by = [picks.choice((PADDED, EXACT.get(action, PADDED))) if picks else PADDED for action in does]
+                    tree.append(Move(Step(axis, at, target), *does, 0.0, 0.0, 0.0, *by))
                 at = target
         if tree:
             moves[value] = tuple(tree)

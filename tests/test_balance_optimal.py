@@ -26,8 +26,9 @@ from autotp.solver.brute_force import brute_force
 NUM_PROBLEMS = 102
 
 
-def cluster_of(speeds, memory_bytes, bus_bytes_per_s=1e18, latency_s=0.0) -> ClusterProfile:
-    """Devices of these speeds, which never wait for memory, on links of one bandwidth."""
+def cluster_of(speeds, memory_bytes, bus_bytes_per_s=1e18, latency_s=0.0, exact=1.0) -> ClusterProfile:
+    """Devices of these speeds, which never wait for memory, on links of one bandwidth, of broadcasts and exchanges `exact`
+    times that."""
     like = load_cluster("cpu")
     one = next(iter(like.device_profiles.values()))
     devices = [
@@ -39,7 +40,9 @@ def cluster_of(speeds, memory_bytes, bus_bytes_per_s=1e18, latency_s=0.0) -> Clu
     ]  # fmt: skip
     kinds = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast")
     collective = CollectiveProfile((2,), (latency_s,), (bus_bytes_per_s,), 0.0)
-    link = LinkProfile("shared_memory", dict.fromkeys(kinds, collective), "made up", "2026-11-24", False)
+    fast = dataclasses.replace(collective, bus_bytes_per_s=(exact * bus_bytes_per_s,))
+    collectives = dict.fromkeys(kinds, collective) | {"all_to_all": fast, "broadcast": fast}
+    link = LinkProfile("shared_memory", collectives, "made up", "2026-11-24", False)
     names = tuple(device.name for device in devices)
     return dataclasses.replace(
         like, name="test", devices=names, device_profiles={d.name: d for d in devices}, ranks_per_node=len(devices),
@@ -111,7 +114,8 @@ def random_case(seed):
     classes = {node.name: node.name for node in captured.graph}
     speeds = rng.choice([1.0, 1.7, 2.0, 3.3, 5.0], 2, replace=False) * 1e6
     rooms = np.round(10 ** rng.uniform(1.5, 3.0, 2))
-    cluster = cluster_of(speeds, rooms, bus_bytes_per_s=10 ** rng.uniform(6, 9), latency_s=1e-7)
+    bandwidth, exact = 10 ** rng.uniform(6, 9), float(rng.choice([1.0, 20.0]))
+    cluster = cluster_of(speeds, rooms, bus_bytes_per_s=bandwidth, latency_s=1e-7, exact=exact)
     options = Options(Training("train" if index < 3 else "infer"))
     attempts = Attempts(captured.graph, rules, classes, mesh, cluster, options)
     shares = attempts.all_divisions()

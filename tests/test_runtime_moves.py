@@ -9,7 +9,7 @@ from placed import cuts, distribute, recombine, table_of
 from autotp.errors import PlanError, VerificationError
 from autotp.mesh import Mesh
 from autotp.placement import B, P, R, near_equal, nest, shard
-from autotp.redistribute import TABLE, Step
+from autotp.redistribute import EXACT, PADDED, TABLE, Step
 from autotp.runtime.moves import Redistribute
 from autotp.runtime.simulate import run_ranks
 
@@ -17,8 +17,11 @@ SHAPE = (6, 8)
 LINE = {size: Mesh((("tp", size),)) for size in (2, 3)}
 
 
-def run_steps(mesh, shape, placements, values, gradients, traces=None):
-    """Take every rank's value through placements, one axis at a time; results and, where asked, gradients."""
+def run_steps(mesh, shape, placements, values, gradients, traces=None, exact=False):
+    """Take every rank's value through placements, one axis at a time; results and, where asked, gradients.
+
+    `exact`: in exact sizes where an action can, else padded.
+    """
 
     def rank_main(rank, communicators):
         for communicator in communicators.values():
@@ -30,8 +33,8 @@ def run_steps(mesh, shape, placements, values, gradients, traces=None):
             step = Step(axis, source, target)
             forward, backward = table_of(step)
             backward = backward if gradients is not None else "none"
-            name = mesh.names[axis]
-            y = Redistribute(step, forward, backward, shape, mesh, rank, communicators[name])(y)
+            by = tuple(EXACT.get(action, PADDED) if exact else PADDED for action in (forward, backward))
+            y = Redistribute(step, forward, backward, shape, mesh, rank, communicators[mesh.names[axis]], by)(y)
         if gradients is None:
             return y, None
         before = y.detach().clone()
@@ -43,7 +46,7 @@ def run_steps(mesh, shape, placements, values, gradients, traces=None):
     return [y for y, _ in results], [g for _, g in results]
 
 
-def check(mesh, shape, placements, dtype=torch.float64, tolerance=1e-12, traces=None):
+def check(mesh, shape, placements, dtype=torch.float64, tolerance=1e-12, traces=None, exact=False):
     generator = torch.Generator().manual_seed(1)
     whole, gradient = (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
     y, g = run_steps(
@@ -53,6 +56,7 @@ def check(mesh, shape, placements, dtype=torch.float64, tolerance=1e-12, traces=
         distribute(whole, placements[0], mesh),
         distribute(gradient, placements[-1], mesh, "gradient"),
         traces,
+        exact,
     )
     for got, wanted in (
         (recombine(y, shape, placements[-1], mesh), whole),
@@ -74,6 +78,32 @@ def test_rows(source, target, size):
     for dim in range(2) if "S" in (source, target) else [0]:
         for a, b in itertools.product(states(source, dim, size), states(target, dim, size)):
             check(LINE[size], SHAPE, [(a,), (b,)])
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_gathers_and_sums_in_exact_sizes(dim, size):
+    mesh, shape = Mesh((("tp", size),)), (11, 13)
+    for blocks in cuts(shape[dim], size):
+        cut = shard(dim, blocks)
+        for chain in ([(cut,), (R,)], [(cut,), (B,)], [(P,), (cut,)], [(R,), (cut,), (B,)]):
+            check(mesh, shape, chain, exact=True)
+
+
+def test_exact_sizes_of_nested_cuts():
+    mesh = Mesh((("dp", 2), ("tp", 3)))
+    outer, several = ((5, 8),), ((4, 1), (0, 5), (3, 0))
+    for blocks in (outer, several):
+        placement = (shard(1, blocks), shard(1, nest(range(1, 4), blocks, 1)))
+        for first in range(2):
+            between = tuple(B if axis == first else state for axis, state in enumerate(placement))
+            check(mesh, (3, 13, 2), [placement, between, (B, B)], exact=True)
+
+
+def test_a_way_that_an_action_has_not_is_an_error():
+    step = Step(0, (shard(0, [(3, 3)]),), (R,))
+    with pytest.raises(PlanError, match="all_gather cannot be carried out by 'all_reduce'"):
+        Redistribute(step, "all_gather", "slice", SHAPE, LINE[2], 0, None, ("all_reduce", PADDED))
 
 
 @pytest.mark.parametrize("size", [2, 3])

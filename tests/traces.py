@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-from autotp.graph import ITEM_BYTES, Graph
+from autotp.graph import ITEM_BYTES, Graph, TensorSpec
 from autotp.placement import Placement, local_shape
 from autotp.plans import Plan
-from autotp.redistribute import COLLECTIVES, Step, collective, sent_dtype
+from autotp.redistribute import COLLECTIVES, PADDED, Step, collective, sent_by, sent_dtype
 from autotp.rules.registry import rules_of
 from autotp.runtime.communicator import Call, Communicator
 
@@ -63,8 +63,11 @@ def planned(graph: Graph, plan: Plan, rank: int) -> Phases:
     for value, moves in plan.moves.items():
         spec = graph.spec(value)
         for move in moves:
-            for phase, action in zip(phases, (move.forward, move.backward), strict=True):
-                if action in COLLECTIVES:
+            ways = ((move.forward, move.forward_by), (move.backward, move.backward_by))
+            for phase, (action, by) in zip(phases, ways, strict=True):
+                if by != PADDED:
+                    phase.update(_in_exact_sizes(plan, by, move.step, spec, rank))
+                elif action in COLLECTIVES:
                     numel = _elements(plan, action, move.step, spec.shape, rank, is_forward=phase is phases[0])
                     item_bytes = ITEM_BYTES[sent_dtype(action, spec.dtype, plan.reduce_dtype)]
                     phase[Sent(action, plan.mesh.names[move.step.axis], item_bytes, numel)] += 1
@@ -86,6 +89,18 @@ def _elements(plan: Plan, action: str, step: Step, shape: Sequence[int], rank: i
     size = plan.mesh.sizes[step.axis]
     group = [(*here[: step.axis], k, *here[step.axis + 1 :]) for k in range(size)]
     return size * max(math.prod(local_shape(shape, cut, coordinates)) for coordinates in group)
+
+
+def _in_exact_sizes(plan: Plan, by: str, step: Step, spec: TensorSpec, rank: int) -> Counter:
+    """A broadcast of every shard of the group that is not empty, or all of what the group adds up at once."""
+    here, name = plan.mesh.coordinates(rank), plan.mesh.names[step.axis]
+    ends = {end[step.axis].kind == "S": end for end in (step.source, step.target)}
+    if by == "broadcast":
+        group = [(*here[: step.axis], k, *here[step.axis + 1 :]) for k in range(plan.mesh.sizes[step.axis])]
+        sizes = [math.prod(local_shape(spec.shape, ends[True], coordinates)) for coordinates in group]
+    else:
+        sizes = [math.prod(local_shape(spec.shape, ends[False], here))]
+    return Counter(Sent(by, name, spec.item_bytes, size) for size in sizes if size)
 
 
 def _inside(plan, node, rule, rank):
@@ -125,7 +140,10 @@ def check_prices(graph: Graph, plan: Plan) -> None:
                 assert (seconds > 0) == (action != "none"), (value, move)
                 if seconds:
                     by_kind[action] = by_kind.get(action, 0.0) + seconds
-                if action in COLLECTIVES:
+                by = move.forward_by if is_forward else move.backward_by
+                if by != PADDED:
+                    assert sent_by(action, by, graph.spec(value).shape, move.step), (value, move)
+                elif action in COLLECTIVES:
                     moved = collective(action, graph.spec(value).shape, move.step)
                     both = (True, False) if action == "all_to_all" else (is_forward,)
                     most = max(

@@ -41,6 +41,25 @@ def _measured_s(points: CollectivePoints, num_bytes: float, factor: float, bus_b
     return interpolated(num_bytes, points.num_bytes, points.time_s)
 
 
+def least_time_s(kind: str, num_bytes: float, num_ranks: int, link: LinkProfile) -> float:
+    """Seconds that collectives of together `num_bytes` take at least, one after the other, however they are divided.
+
+    That is all bytes at the least time per byte. Between measured points a time is a power of the bytes, so that the least
+    is at a point, or at the end.
+    """
+    if not num_bytes:
+        return 0.0
+    points = link.collective(kind).points
+    sizes = sorted(points)
+    if not sizes or not sizes[0] <= num_ranks <= sizes[-1]:
+        return collective_time_s(kind, num_bytes, num_ranks, link)  # a line: latency counts least in one piece
+    least_s = []
+    for size in sizes:
+        ends = [*(each for each in points[size].num_bytes if 0 < each < num_bytes), num_bytes]
+        least_s.append(min(collective_time_s(kind, each, size, link) * num_bytes / each for each in ends))
+    return float(np.interp(num_ranks, sizes, least_s))
+
+
 def move_time_s(
     collective: Collective, item_bytes: int, num_ranks: int, link: LinkProfile, device: DeviceProfile
 ) -> float:

@@ -8,6 +8,7 @@ import networkx as nx
 from autotp.graph import Value
 from autotp.placement import format_placement
 from autotp.plans import Plan
+from autotp.redistribute import in_words
 from autotp.report.words import describe_move, describe_strategy, join_shapes, short_op
 
 BREAK = "\\n"  # a new line in a label
@@ -35,7 +36,11 @@ def to_networkx(plan: Plan) -> nx.MultiDiGraph:
 
 
 def _moves(plan: Plan, value: Value) -> list[str]:
-    return [f"{describe_move(move)}: {move.forward} / {move.backward}" for move in plan.moves.get(value, ())]
+    found = []
+    for move in plan.moves.get(value, ()):
+        both = in_words(move.forward, move.forward_by), in_words(move.backward, move.backward_by)
+        found.append(f"{describe_move(move)}: {' / '.join(both)}")
+    return found
 
 
 def node_link(plan: Plan) -> str:

@@ -35,7 +35,16 @@ def moves_of(planning: PlanningProblem, solution: Solution) -> dict[Value, tuple
             reached.add(int(states.target[arc]))
             if step is not None:
                 moves.append(
-                    Move(step, price.forward, price.backward, price.forward_s, price.backward_s, price.again_s)
+                    Move(
+                        step,
+                        price.forward,
+                        price.backward,
+                        price.forward_s,
+                        price.backward_s,
+                        price.again_s,
+                        price.forward_by,
+                        price.backward_by,
+                    )
                 )
         if moves:
             found[value] = tuple(moves)

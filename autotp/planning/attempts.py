@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from autotp.cost.megatron import megatron_strategies
+from autotp.cost.moves import MovePrices
 from autotp.cost.problem import PlanningProblem, ProblemBuilder
 from autotp.cost.summary import Summary
 from autotp.errors import InfeasibleError, SolverError
@@ -93,7 +94,8 @@ class Attempts:
         speed_s = found.summary.combined_speed_bound_s()
         if self._even is None or len(self._even.sites) != self.mesh.num_ranks:
             return speed_s
-        problem = optimistic(self._even, self._analysis, self.mesh, axes, found.search.limit_bytes)
+        prices = MovePrices(self.cluster, self.mesh, self.options.training.reduce_dtype)
+        problem = optimistic(self._even, self._analysis, self.mesh, axes, found.search.limit_bytes, prices)
         try:
             return max(speed_s, solve(problem, time_limit_s=self.options.time_limit_s).bound_s)
         except (InfeasibleError, SolverError):

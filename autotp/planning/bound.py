@@ -1,8 +1,9 @@
 """No sizes of shards make a step faster than this: a bound for the choice of shares (design, section 6).
 
 The integer program of even shares, made optimistic: an operator that is cut costs what the best sizes *for it alone* would
-give it, in whole granules; a redistribution what it costs with even shards, whose largest is the smallest there can be;
-and memory is only limited in all (what is cut adds up to the same bytes, however it is divided).
+give it, in whole granules; a redistribution what it costs with even shards, whose largest is the smallest there can be,
+or what its bytes cost at least in exact sizes, where that is less; and memory is only limited in all (what is cut adds up to
+the same bytes, however it is divided).
 
 What sizes can give an operator follows from its prices whole and evenly cut. On the rank at coordinate c, t(e) seconds for
 its even e granules and t(u) for all u: an operator's arithmetic and traffic are at least proportional to its share up to
@@ -18,7 +19,8 @@ import math
 
 import numpy as np
 
-from autotp.cost.problem import PlanningProblem
+from autotp.cost.moves import MovePrices
+from autotp.cost.problem import PlanningProblem, StateGraph
 from autotp.graph import Value
 from autotp.mesh import Mesh
 from autotp.rules.dims import DimAnalysis
@@ -30,16 +32,24 @@ HALVINGS = 60
 
 
 def optimistic(
-    planning: PlanningProblem, analysis: DimAnalysis, mesh: Mesh, axes: tuple[int, ...], limit_bytes: list[float]
+    planning: PlanningProblem,
+    analysis: DimAnalysis,
+    mesh: Mesh,
+    axes: tuple[int, ...],
+    limit_bytes: list[float],
+    prices: MovePrices,
 ) -> Problem:
     """The optimistic problem; `planning` is that of even shares, with a site per rank, `axes` those along which devices
-    differ."""
+    differ, `prices` those of redistributions."""
     sizes = _Sizes(planning, analysis, mesh, axes)
     nodes = tuple(
         dataclasses.replace(_pooled_node(node), cost_s=np.array([sizes.least_s(v, s) for s in range(len(node.cost_s))]))
         for v, node in enumerate(planning.problem.nodes)
     )
-    flows = tuple(map(_pooled_flow, planning.problem.flows))
+    flows = tuple(
+        dataclasses.replace(_pooled_flow(flow), arc_cost_s=_least_arcs_s(flow, states, planning, prices))
+        for flow, states in zip(planning.problem.flows, planning.state_graphs, strict=True)
+    )
     fixed = np.array([planning.problem.fixed_bytes.sum()])
     return Problem(nodes, flows, np.array([sum(limit_bytes)]), fixed, ("all devices",))
 
@@ -54,6 +64,20 @@ def _pooled_node(node: NodeChoices) -> NodeChoices:
 
 def _pooled_flow(flow: Flow) -> Flow:
     return dataclasses.replace(flow, saved_bytes=flow.saved_bytes.sum(axis=1, keepdims=True))
+
+
+def _least_arcs_s(flow: Flow, states: StateGraph, planning: PlanningProblem, prices: MovePrices) -> Floats:
+    """Per arc the seconds that it takes at least: unequal shards may be sent otherwise than equal ones."""
+    node, _, index = flow.name.removeprefix("%").partition("#")
+    spec = planning.graph.spec(Value(node, int(index or 0)))
+    found = np.array(flow.arc_cost_s)
+    for arc, (step, price) in enumerate(zip(states.steps, states.prices, strict=True)):
+        if step is not None and price.total_s:
+            forward_s = prices.least_s(price.forward, price.forward_s, step, spec)
+            backward_s = prices.least_s(price.backward, price.backward_s, step, spec)
+            least_s = forward_s + backward_s + (forward_s if price.again_s else 0.0)
+            found[arc] *= least_s / price.total_s
+    return found
 
 
 class _Sizes:

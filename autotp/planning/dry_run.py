@@ -69,6 +69,9 @@ class ShapeCommunicator:
         result = self.all_reduce(x) if collective == "all_reduce" else self.reduce_scatter(sent)
         return lambda sent=sent: result  # type: ignore[misc]  # what is sent lives until the result is asked for
 
+    def broadcasts(self, x: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+        return [x.new_empty(tuple(shape)) for shape in shapes]
+
 
 @dataclass(frozen=True)
 class _Run:

@@ -110,7 +110,7 @@ def redistributions(plan: Plan) -> pd.DataFrame:
     """Every step of every value: what it does, over which link, how long it takes, and why it is there."""
     reasons, links = Reasons(plan), {axis: link_of(plan, axis) for axis in plan.mesh.names}
     rows = [
-        (str(m.value), m.module, m.what, m.axis, links[m.axis], m.change, m.forward, m.backward, m.num_bytes, m.forward_s,
+        (str(m.value), m.module, m.what, m.axis, links[m.axis], m.change, *m.in_words, m.num_bytes, m.forward_s,
          m.backward_s, m.forward_s + m.backward_s, m.reduce_dtype, reasons.of(m))
         for m in moved_values(plan)
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 from autotp.graph import ITEM_BYTES, TensorSpec, Value
 from autotp.placement import format_placement, largest_shape, num_elements
 from autotp.plans import Move, NodeFacts, Plan
-from autotp.redistribute import COLLECTIVES, REDUCTIONS, collective, sent_dtype
+from autotp.redistribute import COLLECTIVES, PADDED, REDUCTIONS, in_words, sent_by, sent_dtype
 from autotp.report.words import describe_move, short_op
 
 
@@ -16,7 +16,8 @@ class MovedValue:
     """One step of one value.
 
     `num_bytes`: of the buffer on the rank with the most, as collectives count their size. `reduce_dtype`: in which partial
-    sums are added up where that is not the value's own dtype, or "".
+    sums are added up where that is not the value's own dtype, or "". `forward_by`, `backward_by`: by which collectives
+    unequal shards are sent in exact sizes, or PADDED.
     """
 
     value: Value
@@ -32,17 +33,26 @@ class MovedValue:
     forward_s: float
     backward_s: float
     reduce_dtype: str = ""
+    forward_by: str = PADDED
+    backward_by: str = PADDED
 
     def to_json(self) -> dict[str, Any]:
         names = ("module", "axis", "change", "source", "target", "forward", "backward", "num_bytes", "reduce_dtype")
         fields = {name: getattr(self, name) for name in (*names, "forward_s", "backward_s")}
+        fields |= {name: by for name in ("forward_by", "backward_by") if (by := getattr(self, name)) != PADDED}
         return {"value": str(self.value), **fields}
+
+    @property
+    def in_words(self) -> tuple[str, str]:
+        """What is done forward and backward, and how where that is not by the action's own collective."""
+        return in_words(self.forward, self.forward_by), in_words(self.backward, self.backward_by)
 
     @property
     def actions(self) -> str:
         """What is done forward and backward, in words."""
         wider = f" in {self.reduce_dtype}" if self.reduce_dtype else ""
-        return " / ".join(action + wider * (action in REDUCTIONS) for action in (self.forward, self.backward))
+        pairs = zip((self.forward, self.backward), self.in_words, strict=True)
+        return " / ".join(text + wider * (action in REDUCTIONS) for action, text in pairs)
 
     @property
     def is_collective(self) -> bool:
@@ -69,6 +79,8 @@ def moved_values(plan: Plan) -> Iterator[MovedValue]:
                 forward_s=move.forward_s,
                 backward_s=move.backward_s,
                 reduce_dtype=_wider(move, spec, plan.reduce_dtype),
+                forward_by=move.forward_by,
+                backward_by=move.backward_by,
             )
 
 
@@ -86,9 +98,10 @@ def _wider(move: Move, spec: TensorSpec, reduce_dtype: str | None) -> str:
 
 def _num_bytes(move: Move, spec: TensorSpec, reduce_dtype: str | None) -> int:
     sent = [
-        found.num_elements * ITEM_BYTES[sent_dtype(action, spec.dtype, reduce_dtype)]
-        for action in (move.forward, move.backward)
-        if (found := collective(action, spec.shape, move.step)) is not None
+        sum(one.num_elements for one in found)
+        * ITEM_BYTES[sent_dtype(action, spec.dtype, reduce_dtype if by == PADDED else None)]
+        for action, by in ((move.forward, move.forward_by), (move.backward, move.backward_by))
+        if (found := sent_by(action, by, spec.shape, move.step))
     ]
     ends = (largest_shape(spec.shape, end) for end in (move.step.source, move.step.target))
     return max(sent or [num_elements(end) * spec.item_bytes for end in ends])

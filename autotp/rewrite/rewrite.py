@@ -11,7 +11,7 @@ from autotp.errors import PlanError
 from autotp.graph import Graph, Node, Value
 from autotp.placement import Placement, R, State, format_placement
 from autotp.plans import Move, Plan
-from autotp.redistribute import TABLE, Step
+from autotp.redistribute import PADDED, TABLE, Step
 from autotp.regions import region_of as region_of_nodes
 from autotp.rewrite.emit import arguments_of, function_of
 from autotp.rewrite.localise import localise
@@ -201,17 +201,27 @@ class _Rewriter:
             at = move.step.source
         for move in reversed(path):
             source = self._placed[value, move.step.source]
-            self._placed[value, move.step.target] = self._emit(value, move.step, move.forward, move.backward, source)
+            self._placed[value, move.step.target] = self._emit(
+                value, move.step, move.forward, move.backward, source, (move.forward_by, move.backward_by)
+            )
         return self._placed[value, placement]
 
-    def _emit(self, value: Value, step: Step, forward: str, backward: str, source: fx.Node) -> fx.Node:
+    def _emit(
+        self,
+        value: Value,
+        step: Step,
+        forward: str,
+        backward: str,
+        source: fx.Node,
+        by: tuple[str, str] = (PADDED, PADDED),
+    ) -> fx.Node:
         if forward == backward == "none":
             return source
         axis = self.plan.mesh.names[step.axis]
         shape, plan = self.planned.spec(value).shape, self.plan
         reductions = self.reductions if self.planned[value.node].kind == "parameter" else None
         among = (plan.mesh, self.rank, self.communicators[axis])
-        move = Redistribute(step, forward, backward, shape, *among, plan.reduce_dtype, reductions)
+        move = Redistribute(step, forward, backward, shape, *among, plan.reduce_dtype, reductions, by)
         states = "_to_".join(map(_short, (step.source[step.axis], step.target[step.axis])))
         name = value.node + (f"_{value.index}" if value.index else "")
         return self.graph.call_module(self._add_module(f"redistribute_{name}_{axis}_{states}", move), (source,))

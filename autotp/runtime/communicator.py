@@ -63,6 +63,10 @@ class Communicator(Protocol):
         """Send `parts[i]` to rank `i` and receive a tensor of `shapes[i]` from it. Shapes may differ, or be empty."""
         ...
 
+    def broadcasts(self, x: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Every rank's tensor, of `shapes[i]` from rank `i`: one broadcast from each whose tensor is not empty."""
+        ...
+
     def begin(self, collective: str, x: Tensor) -> Callable[[], Tensor]:
         """Begin an `all_reduce` (a sum) or a `reduce_scatter`; what is returned waits for the result. `x` stays as it is."""
         ...
@@ -110,9 +114,12 @@ class GroupCommunicator:
         found: dist.ProcessGroup = dist.distributed_c10d._resolve_process_group(self._name)  # type: ignore[attr-defined]
         return found
 
-    def _record(self, collective: str, x: Tensor) -> None:
+    def _trace(self, collective: str, x: Tensor) -> None:
         if self.trace is not None:
             self.trace.append(Call(collective, self.axis, str(x.dtype), tuple(x.shape)))
+
+    def _record(self, collective: str, x: Tensor) -> None:
+        self._trace(collective, x)
         if self.clock is not None:
             self.clock.begin()
 
@@ -158,8 +165,7 @@ class GroupCommunicator:
         return [piece.view(tuple(shape)) for piece, shape in zip(torch.split(received, into), shapes, strict=True)]
 
     def begin(self, collective: str, x: Tensor) -> Callable[[], Tensor]:
-        if self.trace is not None:
-            self.trace.append(Call(collective, self.axis, str(x.dtype), tuple(x.shape)))
+        self._trace(collective, x)
         if collective == "all_reduce":
             result = x.clone(memory_format=torch.contiguous_format)
             return _Begun(self._group.allreduce([result], dist.ReduceOp.SUM), result, result, self.clock)
@@ -167,6 +173,29 @@ class GroupCommunicator:
         result = x.new_empty((1, *x.shape[1:]))
         work = self._group._reduce_scatter_base(result, x, dist.ReduceScatterOptions())
         return _Begun(work, result.squeeze(0), x, self.clock)
+
+    def broadcasts(self, x: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+        found = [x.new_empty(tuple(shape)) for shape in shapes]
+        found[self.rank] = x.clone(memory_format=torch.contiguous_format)
+        roots = [root for root, tensor in enumerate(found) if tensor.numel()]
+        for root in roots:
+            self._trace("broadcast", found[root])
+        if torch.compiler.is_compiling():
+            for root in roots:
+                found[root] = _wait(torch.ops._c10d_functional.broadcast(found[root], root, self._name))
+            return found
+        if self.clock is not None:
+            self.clock.begin()
+        works = []
+        for root in roots:
+            options = dist.BroadcastOptions()
+            options.rootRank = root
+            works.append(self._group.broadcast([found[root]], options))
+        for work in works:
+            work.wait()
+        if self.clock is not None:
+            self.clock.end()
+        return found
 
 
 def _wait(x: Tensor) -> Tensor:

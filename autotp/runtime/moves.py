@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from autotp.errors import PlanError
 from autotp.mesh import Mesh
 from autotp.placement import format_placement
-from autotp.redistribute import HALVES, REDUCTIONS, TABLE, Step
+from autotp.redistribute import EXACT, HALVES, PADDED, REDUCTIONS, TABLE, Step, in_words
 from autotp.runtime.communicator import Communicator
 from autotp.runtime.layout import Layout, incoming, join, take, within
 from autotp.runtime.reductions import Later, Reductions
@@ -92,6 +92,24 @@ def _all_to_all(x: Tensor, way: Way) -> Tensor:
     return join(way.communicator.all_to_all(parts, shapes), source.dim, pieces)
 
 
+def _broadcast_all(x: Tensor, way: Way) -> Tensor:
+    source, shapes = _shard(way.source), []
+    for size in source.sizes:
+        shape = list(x.shape)
+        shape[source.dim] = size
+        shapes.append(shape)
+    return source.ordered(way.communicator.broadcasts(x, shapes))
+
+
+def _exchange_and_add(x: Tensor, way: Way) -> Tensor:
+    target, communicator = _shard(way.target), way.communicator
+    parts = [target.part(x, rank) for rank in range(communicator.size)]
+    received = communicator.all_to_all(parts, [parts[communicator.rank].shape] * communicator.size)
+    # halves are sent as they are, and added up in what `reduce_dtype` says
+    dtype = way.reduce_dtype if way.reduce_dtype is not None and x.dtype in _HALVES else x.dtype
+    return torch.stack(received).sum(0, dtype=dtype).to(x.dtype)
+
+
 _ACTIONS: dict[str, Callable[[Tensor, Way], Tensor]] = {
     "none": _none,
     "slice": _slice,
@@ -101,6 +119,10 @@ _ACTIONS: dict[str, Callable[[Tensor, Way], Tensor]] = {
     "all_gather": _all_gather,
     "reduce_scatter": _reduce_scatter,
     "all_to_all": _all_to_all,
+}
+_IN_EXACT_SIZES: dict[tuple[str, str], Callable[[Tensor, Way], Tensor]] = {
+    ("all_gather", "broadcast"): _broadcast_all,
+    ("reduce_scatter", "all_to_all"): _exchange_and_add,
 }
 
 
@@ -131,8 +153,8 @@ class Redistribute(nn.Module):
     """One move of one value on one axis: `forward` and `backward` are actions of `redistribute.TABLE`.
 
     `shape` is the value's whole shape; `reduce_dtype` torch's name of what partial sums in half precision are added up in,
-    their own where None; `reductions`: who says when, of a parameter's gradients. Raises PlanError where the actions are
-    not those of the table.
+    their own where None; `reductions`: who says when, of a parameter's gradients; `by`: by which collectives unequal shards
+    are sent, forward and backward. Raises PlanError where the actions are not those of the table, or not carried out so.
     """
 
     def __init__(
@@ -146,28 +168,36 @@ class Redistribute(nn.Module):
         communicator: Communicator,
         reduce_dtype: str | None = None,
         reductions: Reductions | None = None,
+        by: tuple[str, str] = (PADDED, PADDED),
     ) -> None:
         super().__init__()
         source, target = step.source[step.axis], step.target[step.axis]
         expected = TABLE.get((source.kind, target.kind))
         if expected is None or forward != expected[0] or backward not in (expected[1], "none"):
             raise PlanError(f"going from {source} to {target} is {expected}, but the plan says {(forward, backward)}")
+        for action, one in zip((forward, backward), by, strict=True):
+            if one not in (PADDED, EXACT.get(action)):
+                raise PlanError(f"{action} cannot be carried out by {one!r}, as the plan says")
         coordinates = mesh.coordinates(rank)
         before, after = (
             Layout.on_axis(placement, step.axis, shape, coordinates, mesh.sizes[step.axis])
             for placement in (step.source, step.target)
         )
         self.step, self.mesh = step, mesh
-        self.actions = (forward, backward)
+        self.actions, self.by = (forward, backward), by
         self.has_gradient = backward == expected[1]
         self.reductions = reductions
         self.reduce_dtype = reduce_dtype if {*self.actions}.intersection(REDUCTIONS) else None
         wide: torch.dtype | None = getattr(torch, reduce_dtype) if reduce_dtype else None
         self.ways = (Way(before, after, communicator, wide), Way(after, before, communicator, wide))
+        self.functions = tuple(
+            _ACTIONS[action] if one == PADDED else _IN_EXACT_SIZES[action, one]
+            for action, one in zip(self.actions, by, strict=True)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if not (x.requires_grad and torch.is_grad_enabled()):
-            return _ACTIONS[self.actions[0]](x, self.ways[0])
+            return self.functions[0](x, self.ways[0])
         moved: Tensor
         if self.reductions is None or torch.compiler.is_compiling():
             moved = _Move.apply(x, self)  # type: ignore[no-untyped-call]
@@ -184,20 +214,21 @@ class Redistribute(nn.Module):
         """The gradient on the side that the move comes from. Raises PlanError where the plan has none."""
         if not self.has_gradient:
             raise PlanError(f"a gradient flows back through a value for which the plan has none: {self}")
-        return _ACTIONS[self.actions[1]](gradient, self.ways[1])
+        return self.functions[1](gradient, self.ways[1])
 
     def begin_back(self, gradient: Tensor) -> Later:
         """The same, begun; what is returned waits for it."""
-        if self.has_gradient and self.is_reduced:
+        if self.has_gradient and self.is_reduced and self.by[1] == PADDED:
             return _BEGIN[self.actions[1]](gradient, self.ways[1])
         found = self.back(gradient)
         return lambda: found
 
     def extra_repr(self) -> str:
         source, target = format_placement(self.step.source), format_placement(self.step.target)
+        forward, backward = map(in_words, self.actions, self.by)
         return (
             f"{self.mesh.names[self.step.axis]}: {source} -> {target}, "
-            f"forward {self.actions[0]}, backward {self.actions[1] if self.has_gradient else 'without gradient'}"
+            f"forward {forward}, backward {backward if self.has_gradient else 'without gradient'}"
             + (f", halves added up in {self.reduce_dtype}" if self.reduce_dtype else "")
         )
 
@@ -206,7 +237,7 @@ class _Move(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, move: Redistribute) -> Tensor:
         ctx.move = move
-        return _ACTIONS[move.actions[0]](x, move.ways[0])
+        return move.functions[0](x, move.ways[0])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -220,7 +251,7 @@ class _ParameterMove(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, move: Redistribute, reductions: Reductions) -> Tensor:
         ctx.set_materialize_grads(False)  # None is what comes later
         ctx.move, ctx.reductions, ctx.arrivals = move, reductions, []
-        return _ACTIONS[move.actions[0]](x, move.ways[0])
+        return move.functions[0](x, move.ways[0])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None, None]:

@@ -39,6 +39,9 @@ class OfflineCommunicator:
     def begin(self, collective: str, x: Tensor) -> Callable[[], Tensor]:
         self._refuse()
 
+    def broadcasts(self, x: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+        self._refuse()
+
 
 def offline(mesh: Mesh, rank: int) -> dict[str, Communicator]:
     """Communicators of one rank of a mesh, by axis."""

@@ -112,6 +112,15 @@ class ThreadCommunicator:
         result = self.all_reduce(x) if collective == "all_reduce" else self.reduce_scatter(x)
         return lambda: result
 
+    def broadcasts(self, x: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+        found = [x.new_empty(tuple(shape)) for shape in shapes]
+        for root, empty in enumerate(found):
+            if empty.numel():
+                found[root] = self._swap("broadcast", empty, x.clone() if root == self.rank else None)[root]
+        if [tuple(tensor.shape) for tensor in found] != [tuple(shape) for shape in shapes]:
+            raise VerificationError(f"broadcasts on axis {self.axis} do not bring the shapes {list(shapes)}")
+        return found
+
 
 def _sum(stacked: Tensor) -> Tensor:
     """The sum over ranks in the tensor's own dtype (torch would turn small integers into int64)."""
