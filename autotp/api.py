@@ -1,6 +1,7 @@
 """The public functions: plan, parallelize, auto_shard, verify. Each reads as the pipeline of the README's figure."""
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +25,11 @@ from autotp.plan_file import dumps, loads
 from autotp.planning.fitting import plan_captured
 from autotp.planning.memory_curve import curve_of
 from autotp.planning.planner import Planned
-from autotp.planning.remedies import Remedy, advice, least_needed, remedies
+from autotp.planning.remedies import least_needed, remedies
 from autotp.planning.search import TIME_LIMIT_S, Options
+from autotp.planning.shortage import check_fits, with_shortage
 from autotp.plans import Plan
+from autotp.report.shortage import Remedy, advice, fits, shortage_text
 from autotp.rewrite.parallelize import build_module
 from autotp.runtime.module import ParallelModule
 from autotp.variants import Source, dynamic_dims, with_variants
@@ -125,6 +128,12 @@ def timed_plan(
         progress("looking for what would fit")
         found = remedies(captured, axes, profile, options) + _smaller_batch(model, axes, profile, dtype, options)
         raise InfeasibleError(f"{error}. {advice(found)}") from error
+    if not fits(planned.plan):
+        progress("looking for what would fit")
+        # another batch is captured anew, which takes longer than the others: only where none of them helps
+        found = remedies(captured, axes, profile, options) or _smaller_batch(model, axes, profile, dtype, options)
+        planned = replace(planned, plan=with_shortage(planned.plan, options.memory_bytes, found))
+        warnings.warn(shortage_text(planned.plan))
     if memory_curve:
         progress("pricing memory")
         curve = curve_of(captured, planned.plan, axes, profile, options)
@@ -191,13 +200,17 @@ def parallelize(
     *,
     inputs: str = "whole",
     init: Callable[[str, torch.Tensor], None] | None = None,
+    must_fit: bool = True,
 ) -> ParallelModule:
     """This rank's part of `model` under `plan`: an nn.Module that takes and returns what the model does.
 
     `device_mesh` has the plan's axes. `inputs="local"`: each rank of a batch axis passes its own part of the batch.
     A model with real weights is sharded as it is; for one on fake parameters `init(name, shard)` fills each local shard
-    (zeros without it). Raises PlanError where plan, model and mesh do not belong together.
+    (zeros without it). Raises PlanError where plan, model and mesh do not belong together, or the plan does not fit the
+    devices it was made for and it `must_fit`.
     """
+    if must_fit:
+        check_fits(plan)
     if tuple(device_mesh.mesh_dim_names or ()) != plan.mesh.names or tuple(device_mesh.mesh.shape) != plan.mesh.sizes:
         raise PlanError(
             f"the plan is for the mesh {plan.mesh}, the device mesh has "
@@ -213,7 +226,7 @@ def auto_shard(
 ) -> ParallelModule:
     """Plan and rewrite in one call, under torchrun: rank 0 plans, everybody gets the same plan.
 
-    `mesh` defaults to `tp` over all ranks; `options` are those of `plan`.
+    `mesh` defaults to `tp` over all ranks; `options` are those of `plan`. Raises PlanError where nothing fits the devices.
     """
     if not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")

@@ -15,6 +15,7 @@ from autotp.redistribute import COLLECTIVES
 from autotp.report import units
 from autotp.report.moves import moved_values
 from autotp.report.room import has_one_limit, least_room
+from autotp.report.shortage import shortage_text
 
 from .layer_plan import layer_table
 from .memory_curve import memory_curve
@@ -44,6 +45,9 @@ def describe_plan(
     report: Path | None = None,
 ) -> Iterable[RenderableType]:
     """The whole plan, top to bottom: what, how long, how much, compared with what, how found, and how it is split."""
+    shortage = shortage_text(plan)
+    if shortage:
+        yield Text(shortage, style="bold red")
     yield from _header(plan)
     yield _time_table(plan)
     yield _memory_table(plan)

@@ -1,5 +1,6 @@
 """`autotp plan`: how to split a model, and what it takes."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -118,6 +119,8 @@ def plan(
     memory_bytes = parse_bytes(memory) if memory is not None else None
     opt.check_folder(output)
     opt.check_folder(report)
+    if not json:  # the answer begins with it
+        warnings.filterwarnings("ignore", message="the plan does not fit")
     with progress("loading") as status:
         planner, cost, api = load("planning.planner"), load("cost.training"), load("api")
         asked = planner.Options(

@@ -23,7 +23,8 @@ BASE = {
     "timeline",
 }
 STAGES = {"capture", "rules", "hardware", "cost", "solver", "rewrite", "runtime"}
-WORDS = {"report.words", "report.layer_rows"}  # constraints and stored problems are in the words that reports use
+# constraints, stored problems and what does not fit are in the words that reports use
+WORDS = {"report.words", "report.layer_rows", "report.shortage"}
 TOP = BASE | STAGES | {"planning", "variants", "api"}  # the pipeline itself; cycles have a test of their own
 MAY_IMPORT = {
     "errors": set(),
@@ -46,7 +47,8 @@ MAY_IMPORT = {
     "report": BASE | {"solver", "measurement"},
     "planning": BASE | STAGES | WORDS,
     "variants": BASE | STAGES | {"planning"},
-    **dict.fromkeys(("api", "listing", "rebalancing", "verification"), TOP),
+    **dict.fromkeys(("listing", "rebalancing", "verification"), TOP),
+    "api": TOP | WORDS,
     "measuring": TOP | {"measurement"},
     "analysis": TOP | {"report"},
     "interchange": BASE | {"report"},
@@ -67,7 +69,7 @@ NO_TORCH = (
 )
 # What the command line loads for help and wrong options; all else goes through cli/lazy.py.
 CLI_MAY_IMPORT = {"errors", "mesh", "placement", "graph", "redistribute", "rules.strategy", "plans", "plan_file"}
-CLI_MAY_IMPORT |= {f"report.{name}" for name in ("words", "units", "layers", "moves", "layer_rows", "room")}
+CLI_MAY_IMPORT |= {f"report.{name}" for name in ("words", "units", "layers", "moves", "layer_rows", "room", "shortage")}
 
 
 def sources(folder: str) -> list[Path]:

@@ -136,4 +136,4 @@ def test_a_plan_says_that_it_was_counted_and_whether_it_fits() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = plan(model, (x,), mesh="tp=2", cluster=tiny, strategy="replicated")
-    assert not found.summary["solver"]["fits"] and any("does not fit the device" in str(w.message) for w in caught)
+    assert not found.summary["solver"]["fits"] and any("the plan does not fit: rank" in str(w.message) for w in caught)

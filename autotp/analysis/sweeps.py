@@ -1,7 +1,6 @@
 """Which degree? Plans of one model on one device, two, four, ... up to all, and what they say in words."""
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,11 +62,7 @@ def timed_sweep(
     profile.check(meshes[-1])
     progress("capturing the model")
     captured, facts = capture_for_planning(model, example_inputs, mode=options.training.mode, dtype=dtype)
-    found = []
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="the plan does not fit the device")  # the rows say so
-        for mesh in meshes:
-            found.append(plan_captured(captured, mesh, profile, options, facts, progress, must_fit=False))
+    found = [plan_captured(captured, mesh, profile, options, facts, progress, must_fit=False) for mesh in meshes]
     rows = [row_of(planned.plan) for planned in found]
     best = found[min(range(len(rows)), key=lambda index: _order(rows[index]))]
     summary = {**best.plan.summary, "sweep": rows, "sweep_findings": list(findings(rows))}

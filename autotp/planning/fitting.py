@@ -7,7 +7,6 @@ a plan's estimate is above its counted bytes.
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -36,10 +35,10 @@ def plan_captured(
     *,
     must_fit: bool = True,
 ) -> Planned:
-    """Plan what is captured, and count its bytes; warns where a baseline does not fit. Errors as `planner.make_plan`.
+    """Plan what is captured, and count its bytes. Errors as `planner.make_plan`.
 
-    Where nothing fits and it need not (`must_fit`), the plan is that of the fastest step if memory were unlimited; a
-    warning and its summary say that it does not fit.
+    Where nothing fits and it need not (`must_fit`), the plan is that of the fastest step if memory were unlimited, and its
+    summary says that it does not fit (see `shortage`), as it does of a baseline that does not.
     """
     return _Attempts(captured, mesh, cluster, options, facts, progress, must_fit).best()
 
@@ -78,20 +77,10 @@ class _Attempts:
         fitting = [plan for plan in found if _fits(plan)]
         if fitting:
             return Planned(min(fitting, key=lambda plan: float(plan.summary["predicted"]["step_s"])), self._timing)
+        if self._must_fit:
+            raise refused or InfeasibleError(_too_much(found[0]))
         if refused is not None:
-            if self._must_fit:
-                raise refused
-            plan = self._regardless()  # raises where it is not memory that forbids all plans
-            warnings.warn(
-                f"the plan does not fit the devices: {refused}. With --memory what does not fit is refused, and what "
-                "would help is computed; --checkpointing full and --sweep are other ways"
-            )
-            return Planned(plan, self._timing)
-        needed = max(found[0].summary["predicted"]["memory_bytes"])
-        warnings.warn(
-            f"the plan does not fit the device: it needs {needed:.4g} bytes there. Use more devices, a smaller batch, "
-            "checkpointing, or another strategy"
-        )
+            return Planned(self._regardless(), self._timing)  # raises where it is not memory that forbids all plans
         return Planned(found[0], self._timing)
 
     def _limit_bytes(self) -> float | None:
@@ -151,6 +140,13 @@ class _Attempts:
         for name, seconds in {**planned.timing, "count_s": time.perf_counter() - started}.items():
             self._timing[name] = self._timing.get(name, 0.0) + seconds
         return found
+
+
+def _too_much(plan: Plan) -> str:
+    needed, limit = max(plan.summary["predicted"]["memory_bytes"]), plan.summary["solver"]["memory_limit_bytes"]
+    return (
+        f"no plan was found that fits: the best one needs {needed:.4g} bytes on a device, and {limit:.4g} are allowed"
+    )
 
 
 def _fits(plan: Plan) -> bool:

@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
 from autotp.capture.export import Captured
+from autotp.cost.training import Training
 from autotp.errors import AutoTPError
 from autotp.hardware.cluster import ClusterProfile
 from autotp.mesh import Mesh
@@ -13,24 +14,20 @@ from autotp.planning.attempts import Attempts
 from autotp.planning.balance import METRICS, shares_by
 from autotp.planning.planner import classes_of
 from autotp.planning.search import Options
+from autotp.regions import CHECKPOINTING
+from autotp.report.shortage import MAX_TIMES, Remedy
 from autotp.rules.enumerate import even_shares
 from autotp.rules.registry import rules_of
 
-MAX_TIMES = 8  # as many devices as this times the present number are thought of
 ANY = 1.0  # a plan that fits is asked for, not the best of them
 SECONDS = 20.0  # for one remedy
 
 
-@dataclass(frozen=True)
-class Remedy:
-    """A change that makes the model fit, and the bytes that the fullest device then needs."""
-
-    what: str
-    memory_bytes: float
-
-
 def remedies(captured: Captured, mesh: Mesh, cluster: ClusterProfile, options: Options) -> tuple[Remedy, ...]:
-    """Every single change of these that helps: more devices (the fewest), another optimizer."""
+    """Every single change of these that helps: more devices (the fewest), another optimizer, activation checkpointing.
+
+    Sharding the optimizer's state is none of them: plans do that by themselves where it makes room.
+    """
     found = []
     for times in _doublings():
         needed = least_needed(captured, *_with_more(mesh, cluster, times), options)
@@ -43,17 +40,19 @@ def remedies(captured: Captured, mesh: Mesh, cluster: ClusterProfile, options: O
         needed = least_needed(captured, mesh, cluster, without)
         if needed is not None:
             found.append(Remedy("an optimizer without state (--optimizer sgd)", needed))
+    for level in _stronger(options.training):
+        needed = least_needed(captured, mesh, cluster, replace(options, training=level))
+        if needed is not None:
+            found.append(Remedy(f"activation checkpointing (--checkpointing {level.checkpointing})", needed))
+            break
     return tuple(found)
 
 
-def advice(found: Sequence[Remedy]) -> str:
-    """Remedies in words."""
-    if not found:
-        return (
-            f"Neither a smaller batch, nor an optimizer without state, nor up to {MAX_TIMES} times the devices would do "
-            "alone: combine them, or choose a smaller model"
-        )
-    return "What would do: " + "; ".join(f"{one.what}, which needs {one.memory_bytes / 2**30:.3g} GiB" for one in found)
+def _stronger(training: Training) -> Iterator[Training]:
+    """The same step with more computed again in backward."""
+    if training.mode == "train":
+        for level in CHECKPOINTING[CHECKPOINTING.index(training.checkpointing) + 1 :]:
+            yield replace(training, checkpointing=level)
 
 
 def least_needed(captured: Captured, mesh: Mesh, cluster: ClusterProfile, options: Options) -> float | None:
