@@ -132,7 +132,7 @@ def timed_plan(
         progress("looking for what would fit")
         # another batch is captured anew, which takes longer than the others: only where none of them helps
         found = remedies(captured, axes, profile, options) or _smaller_batch(model, axes, profile, dtype, options)
-        planned = replace(planned, plan=with_shortage(planned.plan, options.memory_bytes, found))
+        planned = replace(planned, plan=with_shortage(planned.plan, found))
         warnings.warn(shortage_text(planned.plan))
     if memory_curve:
         progress("pricing memory")

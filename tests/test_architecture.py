@@ -24,7 +24,7 @@ BASE = {
 }
 STAGES = {"capture", "rules", "hardware", "cost", "solver", "rewrite", "runtime"}
 # constraints, stored problems and what does not fit are in the words that reports use
-WORDS = {"report.words", "report.layer_rows", "report.shortage"}
+WORDS = {"report.words", "report.layer_rows", "report.room", "report.shortage"}
 TOP = BASE | STAGES | {"planning", "variants", "api"}  # the pipeline itself; cycles have a test of their own
 MAY_IMPORT = {
     "errors": set(),

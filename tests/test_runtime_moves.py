@@ -34,7 +34,7 @@ def run_steps(mesh, shape, placements, values, gradients, traces=None, exact=Fal
             forward, backward = table_of(step)
             backward = backward if gradients is not None else "none"
             by = tuple(EXACT.get(action, PADDED) if exact else PADDED for action in (forward, backward))
-            y = Redistribute(step, forward, backward, shape, mesh, rank, communicators[mesh.names[axis]], by)(y)
+            y = Redistribute(step, forward, backward, shape, mesh, rank, communicators[mesh.names[axis]], by=by)(y)
         if gradients is None:
             return y, None
         before = y.detach().clone()
@@ -103,7 +103,7 @@ def test_exact_sizes_of_nested_cuts():
 def test_a_way_that_an_action_has_not_is_an_error():
     step = Step(0, (shard(0, [(3, 3)]),), (R,))
     with pytest.raises(PlanError, match="all_gather cannot be carried out by 'all_reduce'"):
-        Redistribute(step, "all_gather", "slice", SHAPE, LINE[2], 0, None, ("all_reduce", PADDED))
+        Redistribute(step, "all_gather", "slice", SHAPE, LINE[2], 0, None, by=("all_reduce", PADDED))
 
 
 @pytest.mark.parametrize("size", [2, 3])

@@ -5,25 +5,20 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from autotp.errors import PlanError
-from autotp.hardware.cluster import ClusterProfile
 from autotp.plans import Plan
+from autotp.report.room import least_room
 from autotp.report.shortage import Remedy, fits, shortage_text
 
 
-def with_shortage(plan: Plan, limit_bytes: float | None, remedies: Sequence[Remedy]) -> Plan:
-    """The plan with `summary["shortage"]`: the rank that misses most, its bytes, and the remedies.
-
-    `limit_bytes`: of every device, what it has where None.
-    """
-    cluster, needed = ClusterProfile.from_json(dict(plan.cluster)), plan.summary["predicted"]["memory_bytes"]
-    limits = [limit_bytes or float(cluster.device(rank).memory_bytes) for rank in range(plan.mesh.num_ranks)]
-    rank = max(range(len(limits)), key=lambda r: needed[r] - limits[r])
+def with_shortage(plan: Plan, remedies: Sequence[Remedy]) -> Plan:
+    """The plan with `summary["shortage"]`: the rank that misses most, its bytes, and the remedies."""
+    room = least_room(plan)
     shortage: dict[str, Any] = {
-        "rank": rank,
-        "device": cluster.devices[rank],
-        "needed_bytes": needed[rank],
-        "limit_bytes": limits[rank],
-        "missing_bytes": needed[rank] - limits[rank],
+        "rank": room.rank,
+        "device": room.device,
+        "needed_bytes": room.held_bytes,
+        "limit_bytes": room.limit_bytes,
+        "missing_bytes": -room.free_bytes,
         "remedies": [asdict(remedy) for remedy in remedies],
     }
     return replace(plan, summary={**plan.summary, "shortage": shortage})

@@ -33,7 +33,7 @@ def moved(size, rank, communicator, is_exact):
         by = tuple(EXACT.get(action, PADDED) if is_exact else PADDED for action in both)
         whole = torch.arange(143, dtype=torch.float64).reshape(SHAPE) / 7
         x = distribute(whole, (a,), mesh)[rank].requires_grad_()
-        y = Redistribute(step, *both, SHAPE, mesh, rank, communicator, by)(x)
+        y = Redistribute(step, *both, SHAPE, mesh, rank, communicator, by=by)(x)
         y.backward(distribute(whole * whole, (b,), mesh, "gradient")[rank])
         found.append((y.detach(), x.grad))
     return found, [call.collective for call in communicator.trace]
