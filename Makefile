@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-degrees test-zoo test-ops test-mutations samples docs lint bench clean
+.PHONY: demo test test-degrees test-zoo test-memory test-ops test-mutations samples docs lint bench clean
 .DEFAULT_GOAL := test
 
 demo: .venv/.ready
@@ -26,6 +26,10 @@ test-degrees: .venv/.ready
 test-zoo: .venv/.ready
 	$(BIN)/python tests/zoo/zoo_coverage.py
 	$(BIN)/python tests/coverage_page.py
+
+# Counted memory of the zoo's models against real steps, some ten minutes of one core.
+test-memory: .venv/.ready
+	$(BIN)/python tests/zoo/zoo_memory.py
 
 # Torch's own samples of every operator under every strategy; its table stands in docs/coverage.md.
 test-ops: .venv/.ready
