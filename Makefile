@@ -51,7 +51,6 @@ samples: .venv/.ready
 
 # The documentation as a site in site/; a dead link is an error.
 docs: .venv/.ready
-	@$(PIP) -c constraints.txt -e '.[docs]' --no-build-isolation
 	$(BIN)/mkdocs build --strict
 
 bench: .venv/.ready
@@ -64,7 +63,7 @@ bench: .venv/.ready
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) -c constraints.txt setuptools
 	@$(PIP) --no-deps $(TORCH) 2>/dev/null || $(PIP) --no-deps $(TORCH) --index-url https://download.pytorch.org/whl/cpu
-	@$(PIP) -c constraints.txt --no-build-isolation -e '.[dev,transformers]'
+	@$(PIP) -c constraints.txt --no-build-isolation -e '.[dev,docs,transformers]'
 	@touch $@
 
 clean:

@@ -50,6 +50,48 @@ def run(arguments: list[str]) -> None:
     assert done.returncode == 0, f"{arguments}: {done.stderr[-2000:]}"
 
 
+LINK = re.compile(r"(?<!`)!?\[[^\]]*\]\(([^)\s]+)\)")
+TEXTS = sorted(path for pattern in ("*.md", "*/README.md", "docs/**/*.md") for path in ROOT.glob(pattern))
+
+
+def anchors(path: Path) -> set[str]:
+    """What headings of a page are called in links, as GitHub and mkdocs name them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def dead_links(path: Path) -> list[str]:
+    """Links of a text to files, or headings of them, that do not exist; links into the web are not followed."""
+    found = []
+    for link in LINK.findall(path.read_text()):
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=[str(path.relative_to(ROOT)) for path in TEXTS])
+def test_no_text_has_a_dead_link(path: Path) -> None:
+    assert dead_links(path) == []
+
+
+def test_dead_links_are_found(tmp_path: Path) -> None:
+    (tmp_path / "other.md").write_text("# A heading: with signs\n")
+    links = "[a](other.md) [b](other.md#a-heading-with-signs) [c](nothing.md) [d](other.md#none) [e](https://x.y/z)"
+    (tmp_path / "page.md").write_text(links)
+    assert dead_links(tmp_path / "page.md") == ["nothing.md", "other.md#none"]
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    assert [
+        str(p.relative_to(DOCS)) for p in sorted(DOCS.rglob("*.md")) if str(p.relative_to(DOCS)) not in navigation
+    ] == []
+
+
 @pytest.mark.skipif(shutil.which("mkdocs", path=str(BIN)) is None, reason="the documentation's extra is not installed")
 def test_the_site_builds_without_a_dead_link(tmp_path: Path) -> None:
     command = [BIN / "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]

@@ -81,7 +81,7 @@ def timeline_figure(plan: Plan, width: float = WIDTH) -> Figure:
             ax.text(0, 3 * index - 0.75, words_of(plan, one), fontsize=8, color=LIGHT["muted"], va="center")
             for y, stream in ((3 * index, "compute"), (3 * index + 1, "communication")):
                 ticks.append(y)
-                ax.axhline(y, color=LIGHT["line"], linewidth=0.6)
+                ax.axhline(y, color=LIGHT["line"], linewidth=0.6, zorder=0.5)
                 events = [event for event in one.events if event.stream == stream]
                 for name, some in _by_colour(events).items():
                     times, shares = outline(busy(some, end_s, NUM_MOMENTS), end_s)

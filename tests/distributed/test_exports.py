@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from megatron_layers import apply_notes
 from report_plans import llama_ids, llama_plan, tiny_llama
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
 from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
 from autotp.interchange.targets import export
@@ -25,17 +27,19 @@ def difference(model: torch.nn.Module) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-def run_both(rank: int, python: str, tp_plan: str) -> list[tuple[float, tuple[int, ...]]]:
-    """Error and a shard's shape of the model under `parallelize_module`, and under transformers' own layers."""
+def run_all(rank: int, python: str, tp_plan: str, notes: str) -> list[tuple[float, tuple[int, ...]]]:
+    """Error and a shard's shape under `parallelize_module`, transformers' own layers, and Megatron's written by hand."""
     warnings.simplefilter("ignore")
     names: dict[str, Any] = {}
     exec(compile(python, "exported.py", "exec"), names)
     device_mesh = init_device_mesh("cpu", (NUM_RANKS,), mesh_dim_names=("tp",))
-    return [looked_at(names["parallelize"](tiny_llama(), device_mesh)), looked_at(hugging_face(device_mesh, tp_plan))]
+    models = (names["parallelize"](tiny_llama(), device_mesh), hugging_face(device_mesh, tp_plan), by_hand(notes))
+    return [looked_at(model) for model in models]
 
 
 def looked_at(model: torch.nn.Module) -> tuple[float, tuple[int, ...]]:
-    return difference(model), tuple(model.get_parameter("model.layers.1.mlp.down_proj.weight").to_local().shape)
+    weight = model.get_parameter("model.layers.1.mlp.down_proj.weight")
+    return difference(model), tuple((weight.to_local() if isinstance(weight, DTensor) else weight).shape)
 
 
 def hugging_face(device_mesh: DeviceMesh, tp_plan: str) -> torch.nn.Module:
@@ -50,10 +54,18 @@ def hugging_face(device_mesh: DeviceMesh, tp_plan: str) -> torch.nn.Module:
     return apply_tensor_parallelism(model, device_mesh, found)
 
 
+def by_hand(notes: str) -> torch.nn.Module:
+    """What a table for Megatron-LM says, in plain torch: the library itself is not run."""
+    model = tiny_llama()
+    replaced = apply_notes(model, notes)
+    assert {"lm_head", "model.embed_tokens", "model.layers.0.self_attn.q_proj"} <= set(replaced)
+    return model
+
+
 def test_exported_plans_reproduce_llama() -> None:
     plan = llama_plan()
-    texts = export(plan, "dtensor"), export(plan, "transformers")
-    for found in run_processes(run_both, NUM_RANKS, texts, timeout_s=250):
+    texts = export(plan, "dtensor"), export(plan, "transformers"), export(plan, "megatron-notes")
+    for found in run_processes(run_all, NUM_RANKS, texts, timeout_s=250):
         for error, shape in found:
             assert error < 1e-5
             assert shape == (32, 24)
