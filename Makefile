@@ -18,9 +18,9 @@ demo: .venv/.ready
 test: .venv/.ready
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-# Models that do not divide on 2, 3 and 5 gloo ranks, some ten minutes of two cores.
+# Models that do not divide on 2, 3 and 5 gloo ranks, and a rank that is slow: some ten minutes of two cores.
 test-degrees: .venv/.ready
-	$(BIN)/python -m pytest -q --timeout 600 tests/distributed/degrees_over_gloo.py
+	$(BIN)/python -m pytest -q --timeout 600 tests/distributed/degrees_over_gloo.py tests/distributed/slow_rank.py
 
 # Every model of the zoo on simulated ranks and over gloo, some twenty minutes of one core; docs/coverage/models.json.
 test-zoo: .venv/.ready

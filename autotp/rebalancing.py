@@ -78,6 +78,10 @@ class Rebalancer:
         self._watcher.restart()
         return Rebalanced(slower, plan)
 
+    def stop(self) -> None:
+        """No longer watch."""
+        self._watcher.stop()
+
     def _agreed(self, slower: Sequence[float]) -> Plan | None:
         """The new plan of rank 0, on all ranks."""
         message: list[str | None] = [None, None]

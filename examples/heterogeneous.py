@@ -37,7 +37,9 @@ class Regression(nn.Module):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--slow", type=float, default=0.05, help="seconds by which every step of rank 1 is slowed")
+    parser.add_argument(
+        "--slow", type=float, default=0.1, help="seconds by which rank 1 would be slower in a step of the whole model"
+    )
     arguments = parser.parse_args()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         train(arguments.steps, arguments.slow)
@@ -69,6 +71,7 @@ def train(steps: int, slow_s: float) -> None:
     plan = autotp.plan(model, inputs, mesh=size, cluster="cpu")  # deterministic: the same on every rank
     module = autotp.parallelize(model, plan, init_device_mesh("cpu", (size,), mesh_dim_names=("tp",)))
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
+    num_elements = sum(p.numel() for p in model.parameters())
     balancer = Rebalancer(module, optimizer, plan, every=10)
     for number in range(steps):
         loss = module(**inputs)
@@ -76,7 +79,7 @@ def train(steps: int, slow_s: float) -> None:
         optimizer.step()
         optimizer.zero_grad()
         if dist.get_rank() == 1:
-            time.sleep(slow_s)
+            time.sleep(slow_s * sum(p.numel() for p in module.parameters()) / num_elements)  # for its part of the work
         event = balancer.step()
         if dist.get_rank() == 0:
             if number % 10 == 0:

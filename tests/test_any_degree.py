@@ -1,5 +1,6 @@
 """Any model on any number of ranks: right, split, and level in memory."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,16 @@ from torch.nn import functional as F
 
 from autotp.capture.export import capture
 from autotp.capture.model_file import load_model
+from autotp.cost.compute import operator_time_s
+from autotp.cost.shared_heads import copied_bytes, copies_s
+from autotp.hardware.catalogue import load_device
 from autotp.mesh import Mesh
+from autotp.rewrite.localise import localise
 from autotp.rewrite.parallelize import build_for_rank
+from autotp.rules.dims import DimAnalysis
+from autotp.rules.enumerate import Enumerator
+from autotp.rules.registry import rules_of
+from autotp.runtime.local_ops import local_operator
 from autotp.runtime.simulate import run_ranks
 from autotp.runtime.verify import reference_of, summarise, verify_rank
 from autotp.verification import verify
@@ -100,6 +109,58 @@ def test_query_heads_are_even_where_ranks_share_key_heads(ranks, sizes):
     assert set(shared.results[0][0].blocks[0]) == sizes
     summary = verified(captured, inputs, plan)
     assert summary["ok"], summary["problems"]
+
+
+def shared_and_grouped(dropout_p=0.0):
+    """A captured attention, and its strategies on four ranks that share key heads, or cut batches."""
+    q, k = torch.zeros(4, 14, 64, 8), torch.zeros(4, 2, 64, 8)
+
+    class Attention(nn.Module):
+        def forward(self, q, k, v):
+            return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, enable_gqa=True)
+
+    captured = capture(Attention(), tuple(x.requires_grad_() for x in (q, k, k.clone())))
+    node = next(node for node in captured.graph if node.kind == "op")
+    rules, mesh = rules_of(captured.graph), Mesh.parse("tp=4")
+    analysis = DimAnalysis(captured.graph, rules, {each.name: each.name for each in captured.graph})
+    found = [s for s, _ in Enumerator(captured.graph, rules, analysis, mesh).strategies(node)]
+    return captured, node, rules[node.name], next(s for s in found if "h*g" in (s.choices[0].cut or {}))
+
+
+def test_copies_of_shared_key_heads_are_priced():
+    captured, node, rule, shared = shared_and_grouped()
+    mesh, device, specs = Mesh.parse("tp=4"), load_device("H100-SXM5-80GB"), captured.graph.input_specs(node)
+    slow = replace(device, memory_bytes_per_s=1.0, launch_s=0.0)  # then nothing but bytes takes time
+    forward_s, backward_s = operator_time_s(node, rule, shared, specs, node.outputs, slow, "train", mesh, at=(0,))
+    query, head = 4 * 4 * 64 * 8 * 4, 4 * 64 * 8 * 4  # bytes of this rank's four query heads, and of one head
+    factor = slow.operator_factors.get("index_select", 1.0)
+    plain = 2 * query + 2 * 2 * head + 4 * 4 * 64 * 4  # queries, result, keys and values, and the log-sum-exp
+    extra = 2 * (4 * head)  # what is kept of the copies
+    own = slow.operator_factors.get("scaled_dot_product_attention", 1.0) * (plain + extra)
+    assert forward_s == pytest.approx(own + factor * 2 * (2 * 4 * head), rel=1e-6)
+    assert copied_bytes(node, shared, specs, (0,)) == {1: (4 * head, 2 * head), 2: (4 * head, 2 * head)}
+    assert copies_s(node, shared, specs, slow, (0,), is_trained=True)[1] == pytest.approx(
+        slow.operator_factors.get("index_select.backward", 1.0) * 2 * (2 * 4 * head + 2 * head)
+    )
+    assert backward_s > 2 * (2 * 4 * head)
+
+
+def test_shared_key_heads_are_dropped_out_as_those_of_one_rank():
+    _, node, rule, shared = shared_and_grouped(dropout_p=0.5)
+    call, another = (localise(node, rule, shared, Mesh.parse("tp=4"), (rank,)) for rank in (2, 3))
+    assert call.local == "seeded_shared_heads"
+    ours = local_operator(call.local, call.constants, {})
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(4, heads, 64, 8, generator=generator) for heads in (3, 2, 2))
+    seeds = {name: call.constants[name] for name in ("op", "name", "coordinates")}
+    whole = local_operator("seeded", seeds, {})
+    heads = torch.tensor(call.constants["key_heads"])
+    expected = whole(q, k[:, heads], v[:, heads], None, 0.5)
+    found = ours(q, k, v, None, 0.5, enable_gqa=True)
+    torch.testing.assert_close(found, expected)
+    assert not torch.equal(found, ours(q, k, v, None, 0.5, enable_gqa=True)), "every call draws anew"
+    other = local_operator(call.local, {**another.constants, "key_heads": call.constants["key_heads"]}, {})
+    assert not torch.equal(other(q, k, v, None, 0.5, enable_gqa=True), expected), "other ranks draw other numbers"
 
 
 def test_a_rank_without_heads_runs_on():

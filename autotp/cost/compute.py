@@ -23,6 +23,7 @@ from autotp.cost.fusion import NOTHING, Fused
 from autotp.cost.local import Coordinates, local_bytes, local_extents
 from autotp.cost.memory import saved_bytes_extra, saved_operands
 from autotp.cost.operator_key import operator_key
+from autotp.cost.shared_heads import copies_s
 from autotp.cost.training import Training, bytes_of, optimizer_state_bytes
 from autotp.cost.work import Work, local_product
 from autotp.graph import FLOATS, Node, TensorSpec
@@ -78,7 +79,9 @@ def operator_time_s(
     backward_s = 0.0
     if is_trained:
         backward_s = _backward_s(node, work, (sizes_in, specs_in), (sizes_out, specs_out), extra)
-    return _repeated((forward_s + inner[0], backward_s + inner[1]), is_repeated and mode == "train")
+    copies = copies_s(node, strategy, specs_in, device, at, is_trained=is_trained)
+    both = forward_s + copies[0] + inner[0], backward_s + copies[1] + inner[1]
+    return _repeated(both, is_repeated and mode == "train")
 
 
 def _repeated(seconds: tuple[float, float], is_repeated: bool) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from autotp.cost.families import FACTORS, FREE, FREE_FORWARD, KEPT, is_identity, named_operands
 from autotp.cost.local import Coordinates, local_bytes, local_numel
+from autotp.cost.shared_heads import copied_bytes
 from autotp.graph import FLOATS, ITEM_BYTES, Node, TensorSpec
 from autotp.placement import num_elements
 from autotp.rules.strategy import Strategy
@@ -51,8 +52,9 @@ def saved_bytes_extra(node: Node, strategy: Strategy, specs: Sequence[TensorSpec
     result = node.outputs[0]
     if op == "dropout":  # one byte of mask per element
         return local_numel(result.shape, strategy.results[0], at)
-    if op == "scaled_dot_product_attention":  # a log-sum-exp per query: the result without its last dim
-        return local_numel(result.shape, strategy.results[0], at) // max(1, result.shape[-1]) * _STATISTIC_BYTES
+    if op == "scaled_dot_product_attention":  # a log-sum-exp per query: the result without its last dim; copied keys
+        rows = local_numel(result.shape, strategy.results[0], at) // max(1, result.shape[-1])
+        return rows * _STATISTIC_BYTES + _copied_bytes(node, strategy, specs, at)
     if op in ("layer_norm", "rms_norm"):  # mean (not of rms_norm) and deviation per row
         width = num_elements(node.argument("normalized_shape"))
         rows = local_numel(result.shape, strategy.results[0], at) // max(1, width)
@@ -80,4 +82,10 @@ def work_bytes(node: Node, strategy: Strategy, specs: Sequence[TensorSpec], mode
     )
     for spec, placement in zip(node.outputs, strategy.results, strict=True):
         total += local_bytes(spec, placement, at) * (2 if mode == "train" and spec.has_gradient else 1)
+    if node.short_op == "scaled_dot_product_attention":
+        total += _copied_bytes(node, strategy, specs, at)
     return total
+
+
+def _copied_bytes(node: Node, strategy: Strategy, specs: Sequence[TensorSpec], at: Coordinates) -> int:
+    return sum(copied for copied, _ in copied_bytes(node, strategy, specs, at).values())

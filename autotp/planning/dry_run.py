@@ -162,7 +162,7 @@ def _use_fused_dropout(module: fx.GraphModule) -> None:
     """Dropout keeps a mask of bools on a GPU; on a CPU one of its input's dtype. In place, regions included."""
     for child in module.modules():
         if isinstance(child, Seeded) and child.op == "aten.dropout.default":
-            child._operator = _fused_dropout  # type: ignore[assignment]
+            child._operator = _fused_dropout
         if isinstance(child, fx.GraphModule):
             for node in child.graph.nodes:
                 if node.target is torch.ops.aten.dropout.default:

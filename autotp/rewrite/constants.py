@@ -39,6 +39,10 @@ def _shared_heads(share: Share) -> Constants:
     return {"key_heads": tuple(head // group for head in held)}, ()
 
 
+def _seeded_shared_heads(share: Share) -> Constants:
+    return {**_seeded(share)[0], **_shared_heads(share)[0]}, ()
+
+
 def _mean(share: Share) -> Constants:
     return {"count": math.prod(map(share.extent, share.rule.summed))}, ()
 
@@ -79,6 +83,7 @@ LOCAL: dict[str, Callable[[Share], Constants]] = {
     "seeded": _seeded,
     "empty": _empty,
     "shared_heads": _shared_heads,
+    "seeded_shared_heads": _seeded_shared_heads,
     "embedding": _embedding,
     "embedding_bag": _embedding_bag,
     "grouped_mm": _grouped_mm,

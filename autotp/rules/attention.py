@@ -35,7 +35,7 @@ def attention(call: Call) -> OpRule:
         local={"*": "seeded"} if random else None,
         work=(2.0 * width, batch),
     )
-    is_shared = grouped and not random and {"h", "g"} <= set(found.extents)
+    is_shared = grouped and {"h", "g"} <= set(found.extents)
     return replace(found, runs=("h*g",), local={**found.local, "h*g": "shared_heads"}) if is_shared else found
 
 

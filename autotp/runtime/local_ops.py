@@ -16,7 +16,7 @@ from autotp.runtime.local_ops_bag import EmbeddingBagShard
 from autotp.runtime.local_ops_embedding import EmbeddingShard
 from autotp.runtime.local_ops_empty import EmptyShard
 from autotp.runtime.local_ops_grouped import GroupedShard
-from autotp.runtime.local_ops_heads import SharedHeadsShard
+from autotp.runtime.local_ops_heads import SeededSharedHeads, SharedHeadsShard
 from autotp.runtime.local_ops_loss import CrossEntropyShard, CtcMeanShard, MeanLossShard, MeanShard, NllLossShard
 from autotp.runtime.local_ops_norm import BatchNormShard
 from autotp.runtime.local_ops_random import Seeded, set_base_seed
@@ -28,6 +28,7 @@ LOCAL_OPERATORS: dict[str, type[nn.Module]] = {
     "embedding_bag": EmbeddingBagShard,
     "grouped_mm": GroupedShard,
     "shared_heads": SharedHeadsShard,
+    "seeded_shared_heads": SeededSharedHeads,
     "cross_entropy": CrossEntropyShard,
     "nll_loss": NllLossShard,
     "mean": MeanShard,

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autotp.runtime.local_ops_random import Seeded
+
 
 class SharedHeadsShard(nn.Module):
     """Keys and values have all their heads, queries this rank's: each reads the key head of its group, `key_heads[i]`."""
@@ -35,3 +37,13 @@ class SharedHeadsShard(nn.Module):
 
     def extra_repr(self) -> str:
         return f"key_heads={self.key_heads}"
+
+
+class SeededSharedHeads(Seeded):
+    """The same with dropout, drawn under the seed of this rank's part."""
+
+    def __init__(
+        self, communicators: object, op: str, name: str, coordinates: Sequence[int], key_heads: Sequence[int]
+    ) -> None:
+        super().__init__(communicators, op, name, coordinates)
+        self._operator = SharedHeadsShard(communicators, key_heads)

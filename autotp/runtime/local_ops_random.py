@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,7 +61,7 @@ class Seeded(nn.Module):
         super().__init__()
         self.op, self.name, self.coordinates = op, name, tuple(coordinates)
         self.base_seed, self.num_calls = 0, 0
-        self._operator = find_operator(op)
+        self._operator: Callable[..., Any] = find_operator(op)
         self._numbers: OrderedDict[int, int] = OrderedDict()  # of calls, by their marks
 
     def _number(self) -> int:
