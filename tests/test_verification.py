@@ -130,3 +130,9 @@ def test_errors_that_matter_are_beyond_the_bounds(dtype, monkeypatch):
     monkeypatch.setitem(moves._ACTIONS, "all_reduce", lambda x, way: way.communicator.all_reduce(x) - 0.5 * x)
     result = verify(Sums().to(dtype), {"x": torch.randn(32, 16, dtype=dtype)}, mesh="tp=2")
     assert not result["ok"]
+
+
+def test_the_bound_of_float32_is_never_looser_than_1e5() -> None:
+    assert tolerance([torch.float32], 10**6) == tolerance([torch.complex64, torch.float64], 10**6) == 1e-5
+    assert tolerance([torch.float32], 16) < 3e-6 and tolerance([torch.float64], 10**6) < 1e-12
+    assert tolerance([torch.float32, torch.bfloat16], 10**6) > 0.1  # the least precise counts
