@@ -44,6 +44,8 @@ def plan_of(captured, mesh: Mesh, strategies, picks=None) -> Plan:
         for node, index in sorted(readers, key=lambda reader: not is_trained(reader[0])):
             has_gradient = graph.spec(value).has_gradient and is_trained(node)
             wanted = strategies[node.name].operands[index]
+            if wanted in reached:
+                continue
             at = made
             axes = [axis for axis in range(len(mesh.axes)) if made[axis] != wanted[axis]]
             for axis in picks.sample(axes, len(axes)) if picks else axes:

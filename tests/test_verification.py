@@ -11,6 +11,7 @@ from autotp.rewrite.localise import localise
 from autotp.rules.registry import rules_of
 from autotp.rules.strategy import Choice, Strategy
 from autotp.runtime import moves
+from autotp.runtime.compare import tolerance
 from autotp.verification import verify
 
 

@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from autotp.graph import TensorSpec
 from autotp.rewrite.share import Share
+from autotp.rules.call import Call
 
 Constants = tuple[Mapping[str, Any], tuple[int, ...]]
 
@@ -79,6 +81,27 @@ def _batch_norm(share: Share) -> Constants:
     return {"count": math.prod(map(share.extent, letters)), "axes": axes}, axes
 
 
+def _reduction(share: Share) -> Constants:
+    node, num_dims = share.node, len(share.rule.operands[0])
+    dims = Call(node, (TensorSpec((1,) * num_dims, "float32", False),)).dims()
+    axes = share.axes_of([f"d{dim}" for dim in dims])
+    return {"op": node.op, "dims": dims, "axes": axes, "keepdim": bool(node.argument("keepdim"))}, axes
+
+
+def _place(share: Share) -> Constants:
+    constants, axes = _reduction(share)
+    letter = f"d{constants['dims'][0]}"
+    return {**constants, "held": share.held(letter), "extent": share.extent(letter)}, axes
+
+
+def _moments(share: Share) -> Constants:
+    constants, axes = _reduction(share)
+    node, count = share.node, math.prod(share.extent(f"d{dim}") for dim in constants["dims"])
+    given = node.argument("correction")
+    correction = given if given is not None else float(node.argument("unbiased") is not False)
+    return {**constants, "count": count, "correction": float(correction)}, axes
+
+
 LOCAL: dict[str, Callable[[Share], Constants]] = {
     "seeded": _seeded,
     "empty": _empty,
@@ -93,4 +116,9 @@ LOCAL: dict[str, Callable[[Share], Constants]] = {
     "nll_loss": _nll_loss,
     "cross_entropy": _cross_entropy,
     "batch_norm": _batch_norm,
+    "extreme": _reduction,
+    "place": _place,
+    "moments": _moments,
+    "norm": _reduction,
+    "logsumexp": _reduction,
 }

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from autotp.graph import FLOATS
 from autotp.rules.call import Call, RuleFunction
-from autotp.rules.notation import build, fit_row, rule
+from autotp.rules.notation import build, fit_row, letters_of, rule, unread
 from autotp.rules.rule import OpRule
 
 Sets = Iterable[frozenset[int]]
@@ -43,6 +43,15 @@ def divided(call: Call) -> OpRule:
 def proportional(call: Call) -> OpRule:
     """Linear in its first operand, other operands not read or constant: neg, casts, clone, real dtype conversions."""
     return elementwise(call, [frozenset((0,))] if _is_float(call) else [])
+
+
+def of_dtype(call: Call) -> OpRule:
+    """`type_as(x, other)`: of another shape, `other` is not cut with x; only its dtype is read."""
+    if call.specs[0].shape == call.specs[1].shape:
+        return proportional(call)
+    row, other = letters_of(len(call.specs[0].shape)), unread(call, 1)
+    linear = [frozenset((0,))] if _is_float(call) else []
+    return build(call, [row, other], [row], whole=[letter for dim in other for letter in dim], linear=linear)
 
 
 def chosen(call: Call) -> OpRule:
@@ -177,7 +186,7 @@ RULES: dict[str, RuleFunction] = {
     "lift_fresh_copy": proportional,
     "to": proportional,
     "_to_copy": proportional,
-    "type_as": proportional,
+    "type_as": of_dtype,
     "zeros_like": elementwise,
     "ones_like": elementwise,
     "empty_like": elementwise,

@@ -40,7 +40,7 @@ def count(call: Call) -> OpRule:
 
 
 def reduce_whole(call: Call) -> OpRule:
-    """amax, prod, var, norms, ...: what is reduced may not be cut."""
+    """prod, median, other norms, ...: what is reduced may not be cut."""
     return _reduce(call, call.dims(), summed=False)
 
 
@@ -152,29 +152,7 @@ RULES: dict[str, RuleFunction] = {
     "mean": mean,
     **dict.fromkeys(["nansum", "count_nonzero"], count),
     **dict.fromkeys(
-        [
-            "amax",
-            "amin",
-            "aminmax",
-            "prod",
-            "max",
-            "min",
-            "argmax",
-            "argmin",
-            "var",
-            "std",
-            "var_mean",
-            "std_mean",
-            "any",
-            "all",
-            "norm",
-            "linalg_vector_norm",
-            "logsumexp",
-            "nanmean",
-            "median",
-            *("nanmedian", "kthvalue", "mode", "linalg_norm"),
-        ],
-        reduce_whole,
+        ["aminmax", "prod", "nanmean", "median", "nanmedian", "kthvalue", "mode", "linalg_norm"], reduce_whole
     ),
     **dict.fromkeys(["cumsum", "diff"], scan),
     "sum_to_size": sum_to_size,

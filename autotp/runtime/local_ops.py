@@ -20,6 +20,7 @@ from autotp.runtime.local_ops_heads import SeededSharedHeads, SharedHeadsShard
 from autotp.runtime.local_ops_loss import CrossEntropyShard, CtcMeanShard, MeanLossShard, MeanShard, NllLossShard
 from autotp.runtime.local_ops_norm import BatchNormShard
 from autotp.runtime.local_ops_random import Seeded, set_base_seed
+from autotp.runtime.local_ops_reduce import ExtremeShard, LogSumExpShard, MomentsShard, NormShard, PlaceShard
 
 __all__ = ["LOCAL_OPERATORS", "local_operator", "set_base_seed"]
 
@@ -35,6 +36,11 @@ LOCAL_OPERATORS: dict[str, type[nn.Module]] = {
     "mean_loss": MeanLossShard,
     "ctc_mean": CtcMeanShard,
     "batch_norm": BatchNormShard,
+    "extreme": ExtremeShard,
+    "place": PlaceShard,
+    "moments": MomentsShard,
+    "norm": NormShard,
+    "logsumexp": LogSumExpShard,
     "seeded": Seeded,
     "empty": EmptyShard,
 }

@@ -6,6 +6,7 @@ import pytest
 import torch
 from rules_samples import SAMPLES
 from samples_of_networks import SAMPLES as OF_NETWORKS
+from samples_of_reductions import SAMPLES as OF_REDUCTIONS
 from sweep import KEPT
 
 from autotp.check.rule import check_sample
@@ -19,7 +20,7 @@ def name_of(sample: Sample) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:torch.chain_matmul", "ignore:Using torch.cross")
-@pytest.mark.parametrize("sample", [*SAMPLES, *OF_NETWORKS], ids=name_of)
+@pytest.mark.parametrize("sample", [*SAMPLES, *OF_NETWORKS, *OF_REDUCTIONS], ids=name_of)
 def test_ranks_compute_what_the_whole_operator_computes(sample: Sample) -> None:
     torch.manual_seed(0)
     checked = check_sample(sample)
@@ -27,6 +28,6 @@ def test_ranks_compute_what_the_whole_operator_computes(sample: Sample) -> None:
 
 
 def test_every_registered_operator_has_a_sample() -> None:
-    sampled = {Node("", "op", sample.op).short_op for sample in [*SAMPLES, *OF_NETWORKS]}
+    sampled = {Node("", "op", sample.op).short_op for sample in [*SAMPLES, *OF_NETWORKS, *OF_REDUCTIONS]}
     swept = {Node("", "op", op).short_op for op in json.loads(KEPT.read_text())["operators"]}
     assert sorted(set(TABLE) - sampled - swept) == []
