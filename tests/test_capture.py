@@ -233,3 +233,23 @@ def test_a_wrong_config_is_refused(tmp_path: Path, content: str, message: str) -
         load_model(str(tmp_path)).build()
     with pytest.raises(CaptureError, match=r"a folder without a config\.json"):
         load_model(str(GOLDEN))
+
+
+class Likely(nn.Module):
+    """A distribution looks at its parameters' values, which a capture has not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, x, y):
+        mean, spread = self.layer(x).unbind(-1)
+        return -torch.distributions.Normal(mean, nn.functional.softplus(spread)).log_prob(y).mean()
+
+
+def test_distributions_are_captured_without_the_checks_of_their_parameters():
+    model, inputs = Likely(), {"x": torch.randn(3, 4), "y": torch.randn(3)}
+    captured = capture(model, inputs)
+    torch.testing.assert_close(captured.module(*captured.flatten_inputs((), inputs))[0], model(**inputs))
+    with pytest.raises(ValueError, match="Expected parameter scale"):
+        torch.distributions.Normal(0.0, -1.0)

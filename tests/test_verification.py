@@ -137,3 +137,21 @@ def test_the_bound_of_float32_is_never_looser_than_1e5() -> None:
     assert tolerance([torch.float32], 10**6) == tolerance([torch.complex64, torch.float64], 10**6) == 1e-5
     assert tolerance([torch.float32], 16) < 3e-6 and tolerance([torch.float64], 10**6) < 1e-12
     assert tolerance([torch.float32, torch.bfloat16], 10**6) > 0.1  # the least precise counts
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_dropout_between_the_layers_of_a_recurrent_network_is_off_on_both_sides(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = Recurrent(kind(8, 12, num_layers=3, dropout=0.5, batch_first=True))
+    for mesh in ("tp=2", "dp=3"):
+        result = verify(model.double(), {"x": torch.randn(6, 5, 8).double()}, mesh=mesh)
+        assert result["ok"], result["problems"]
+
+
+class Recurrent(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.head = network, nn.Linear(12, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.network(x)[0])

@@ -15,6 +15,7 @@ from autotp.runtime.local_ops_random import Seeded
 from autotp.runtime.recompute import Recomputed
 
 PROBABILITIES = ("p", "dropout_p", "dropout")  # the argument's name in torch's schemas
+RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")  # they drop out between layers
 # What every element becomes. Stochastic depth adds a uniform number to what it keeps, and takes the floor: kept.
 VALUES = {
     "rand": 0.5, "rand_like": 0.5, "uniform": 0.5, "randn": 0.5, "randn_like": 0.5, "normal": 0.5, "normal_functional": 0.5,
@@ -34,6 +35,8 @@ class WithoutRandomness(TorchFunctionMode):
             return args[0]
         # Position of `dropout_p`; what a Python function calls inside is not seen here.
         position = {"scaled_dot_product_attention": 4, "multi_head_attention_forward": 10}.get(name)
+        if name in RECURRENT:  # of packed sequences the weights come one argument later
+            position = 5 if isinstance(args[2], list | tuple) else 6
         if position is not None and position < len(args):
             args = (*args[:position], 0.0, *args[position + 1 :])
         elif position is not None:
@@ -72,7 +75,7 @@ def without_randomness(module: fx.GraphModule) -> None:
         if op is None:
             continue
         for position, argument in enumerate(op._schema.arguments):
-            wanted = argument.name in PROBABILITIES and ("dropout" in str(op) or argument.name == "dropout_p")
+            wanted = argument.name in PROBABILITIES and _drops_by(op, argument.name)
             if wanted and argument.name in node.kwargs:
                 node.update_kwarg(argument.name, 0.0)
             elif wanted and position < len(node.args):
@@ -84,6 +87,11 @@ def without_randomness(module: fx.GraphModule) -> None:
     for child in module.children():
         if isinstance(child, Recomputed):
             without_randomness(child.region)
+
+
+def _drops_by(op: "torch._ops.OpOverload", argument: str) -> bool:
+    name = op.overloadpacket.__name__
+    return "dropout" in str(op) or argument == "dropout_p" or (argument == "dropout" and name in RECURRENT)
 
 
 def _operator(module: fx.GraphModule, node: fx.Node) -> "torch._ops.OpOverload | None":

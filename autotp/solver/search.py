@@ -100,7 +100,7 @@ class _Search:
         self.slack = 2 * whole.perturbation * whole.unit
         relaxation = self.limits.run(whole, relaxed=True)
         if relaxation.status == "infeasible":
-            return None
+            return self.best and self._judged(self.best, 0)  # a plan that is known is no worse for a tolerance
         self._offer(whole, relaxation.values, None)
         if relaxation.status == "stopped":
             self.stopped = True
