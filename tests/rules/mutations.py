@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import torch
 from rules_samples import SAMPLES
+from samples_of_reductions import SAMPLES as OF_REDUCTIONS
 
 from autotp.check.rule import check_sample
 from autotp.errors import VerificationError
@@ -184,6 +185,48 @@ MUTATIONS = [
         'joined, whole = ("joined",), []',
         "split_with_sizes",
     ),
+    Mutation(
+        "ties on other ranks do not share the gradient",
+        "runtime/local_ops_reduce.py",
+        "count = op.over_ranks(is_best.sum(op.dims, True).to(gradient.dtype))",
+        "count = is_best.sum(op.dims, True).to(gradient.dtype).clamp(min=1)",
+        "amax",
+    ),
+    Mutation(
+        "a part without NaN hides that of another",
+        "runtime/local_ops_reduce.py",
+        "value.masked_fill(num_nan > 0, torch.nan)",
+        "value.masked_fill(is_nan.any(), torch.nan)",
+        "max",
+    ),
+    Mutation(
+        "places are those in the part",
+        "runtime/local_ops_reduce.py",
+        "torch.arange(start, start + length, device=x.device)",
+        "torch.arange(length, device=x.device)",
+        "argmax",
+    ),
+    Mutation(
+        "the mean is that of one rank",
+        "runtime/local_ops_reduce.py",
+        "mean = op.over_ranks(wide.sum(op.dims, True)) / op.count",
+        "mean = wide.mean(op.dims, True)",
+        "var",
+    ),
+    Mutation(
+        "the gradient of a norm of zero is not a number",
+        "runtime/local_ops_reduce.py",
+        "/ norm).masked_fill(norm == 0, 0.0)",
+        "/ norm)",
+        "linalg_vector_norm",
+    ),
+    Mutation(
+        "a least is a largest",
+        "runtime/local_ops_reduce.py",
+        'in ("amin", "min", "argmin")',
+        'in ("amin", "min")',
+        "argmin",
+    ),
 ]
 
 
@@ -212,7 +255,7 @@ def broken(mutation: Mutation) -> Iterator[None]:
 
 def survives(mutation: Mutation) -> bool:
     """Whether every sample of the operator passes although it is broken."""
-    samples = [sample for sample in SAMPLES if Node("", "op", sample.op).short_op == mutation.op]
+    samples = [sample for sample in (*SAMPLES, *OF_REDUCTIONS) if Node("", "op", sample.op).short_op == mutation.op]
     assert samples, f"{mutation.name}: no samples of {mutation.op}"
     with broken(mutation):
         for sample in samples:

@@ -385,7 +385,7 @@ CONVOLUTION = [
 
 INDEXING = [
     op("embedding", f(7, 4), ints(7, 2, 3), min_cuts=4),
-    op("embedding", f(7, 4), ints(7, 2, 3), 3, min_cuts=4),
+    op("embedding", f(7, 4), (torch.arange(8) % 7).view(2, 4), 5, min_cuts=4),
     op("embedding", f(7, 4), ints(7, 5), 2, True),
     op("index_select", f(2, 5, 4), 1, ints(5, 3), min_cuts=3),
     op("gather", f(2, 5, 4), 1, ints(5, 2, 3, 4), min_cuts=3),
