@@ -49,6 +49,8 @@ def plan(
     state_dtype: str | None = None,
     checkpointing: str = "none",
     accumulation: int = 1,
+    overlap: bool = False,
+    reduce_once: bool = False,
     compiled: bool = False,
     reduce_dtype: str | None = None,
     memory_bytes: float | None = None,
@@ -68,8 +70,10 @@ def plan(
     `mesh`: `"dp=2,tp=4"`, outermost axis first; a number of devices means `tp`; by default all devices of the cluster.
     `cluster`: a name from `autotp clusters`, a JSON file or a profile; by default `cpu` where there is no GPU.
     `checkpointing`: `"none"`, `"selective"` (the core of attention) or `"full"` (every block) is computed again in
-    backward. `accumulation`: micro-batches, of the size of the example, per optimizer step. `compiled`: prices are those
-    of the module under `torch.compile`. `reduce_dtype`: `"float32"` adds up partial sums in half precision over ranks in
+    backward. `accumulation`: micro-batches, of the size of the example, per optimizer step. `overlap`: parameters'
+    gradients are added up over ranks beside the rest of the backward pass; `reduce_once`: once per step, with
+    `module.no_sync()` around all but its last backward pass, and not once per micro-batch. `compiled`: prices are those of
+    the module under `torch.compile`. `reduce_dtype`: `"float32"` adds up partial sums in half precision over ranks in
     float32, which sends twice the bytes; by default in their own dtype. `memory_bytes`: limit per device, by default what
     the device has.
     `objective`: `"time"` or `"memory"`. `dynamic`: dims of the inputs whose size may differ from the example's when the
@@ -82,6 +86,7 @@ def plan(
     """
     training = Training(
         mode, optimizer, state_dtype, checkpointing=checkpointing, accumulation=accumulation, is_compiled=compiled,
+        overlap=overlap, reduce_once=reduce_once,
         reduce_dtype=None if reduce_dtype is None else DTYPES.get(reduce_dtype, reduce_dtype),
     )  # fmt: skip
     options = Options(

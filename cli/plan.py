@@ -33,6 +33,12 @@ def plan(
         str, typer.Option(metavar="none|selective|full", help="What is computed again in backward instead of kept.")
     ] = "none",
     accumulation: Annotated[int, typer.Option(metavar="N", help="Micro-batches per optimizer step.")] = 1,
+    overlap: Annotated[
+        bool, typer.Option("--overlap", help="Parameters' gradients are added up beside the rest of the backward pass.")
+    ] = False,
+    reduce_once: Annotated[
+        bool, typer.Option("--reduce-once", help="And once per step, not per micro-batch: by module.no_sync().")
+    ] = False,
     compiled: Annotated[bool, typer.Option("--compiled", help="Prices under torch.compile.")] = False,
     reduce_dtype: Annotated[
         str | None,
@@ -126,6 +132,7 @@ def plan(
         asked = planner.Options(
             training=cost.Training(
                 mode, optimizer, checkpointing=checkpointing, accumulation=accumulation, is_compiled=compiled,
+                overlap=overlap, reduce_once=reduce_once,
                 reduce_dtype=reduce_dtype and api.DTYPES.get(reduce_dtype, reduce_dtype),
             ), memory_bytes=memory_bytes, objective=objective, strategy=strategy,
             is_folded=not no_fold, time_limit_s=time_limit, is_strict=strict, force=tuple(force or ()),

@@ -1,11 +1,12 @@
 """Problems for the tests of the solver: small random ones, and large ones shaped like a model on one or two axes."""
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
-from autotp.solver.problem import Consumer, Flow, NodeChoices, Problem
+from autotp.solver.problem import Consumer, Flow, NodeChoices, Overlap, Problem
 
 # one axis: R B P S0 S1 ...; from, to -> does it cost anything
 COSTLY = {
@@ -64,6 +65,29 @@ def random_problem(seed: int, *, max_combinations: int = 400) -> Problem:
     return Problem(
         tuple(nodes), tuple(flows), infinite, np.round(rng.random(num_devices) * 1e8), ("a", "b")[:num_devices]
     )
+
+
+def with_overlap(problem: Problem, seed: int, *, is_alike: bool = True) -> Problem:
+    """The same, where some of what nodes compute can hide what arcs send: the same share of every arc of a flow, so that
+    no other tree is better where much is hidden, or (not `is_alike`) of some of its arcs only."""
+    rng = np.random.default_rng(seed)
+    nodes = tuple(
+        dataclasses.replace(node, beside_s=node.cost_s * rng.random(len(node.cost_s)) * rng.integers(0, 2))
+        for node in problem.nodes
+    )
+    flows = []
+    for flow in problem.flows:
+        share = rng.choice([0.3, 0.8, 1.0]) * (1 if is_alike else rng.integers(0, 2, len(flow.arc_cost_s)))
+        beside = np.where(np.isfinite(flow.arc_cost_s), flow.arc_cost_s, 0.0) * share
+        if rng.random() < 0.7:
+            flow = dataclasses.replace(flow, arc_cost_s=flow.arc_cost_s - beside, arc_beside_s=beside)
+        flows.append(flow)
+    num_points = int(rng.integers(1, 4))
+    counts = [np.array([one.count for one in some]) for some in (nodes, flows)]
+    after, begun = (np.floor((many + 1) * rng.random((num_points, len(many)))) for many in counts)
+    efficiency = float(rng.choice([0.0, 0.5, 0.9, 1.0]))
+    none = Overlap(efficiency, np.vstack([after, 0 * after[:1]]), np.vstack([begun, 0 * begun[:1]]))
+    return dataclasses.replace(problem, nodes=nodes, flows=tuple(flows), overlap=none)
 
 
 def _random_flow(rng: np.random.Generator, name: str, sizes: list[int], num_devices: int) -> Flow:

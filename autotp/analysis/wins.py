@@ -112,5 +112,12 @@ def _first(best: Callable[[float], str | None], words: str, low: float, high: fl
 
 def sped_up(problem: Problem, factor: float) -> Problem:
     """The problem where everything that is sent between devices takes 1 / factor of its time."""
-    flows = tuple(replace(flow, arc_cost_s=flow.arc_cost_s / factor) for flow in problem.flows)
+    flows = tuple(
+        replace(
+            flow,
+            arc_cost_s=flow.arc_cost_s / factor,
+            arc_beside_s=None if flow.arc_beside_s is None else flow.arc_beside_s / factor,
+        )
+        for flow in problem.flows
+    )
     return replace(problem, flows=flows)

@@ -13,6 +13,7 @@ from autotp.redistribute import (
     COLLECTIVES,
     EXACT,
     PADDED,
+    REDUCTIONS,
     Collective,
     Step,
     actions,
@@ -41,6 +42,16 @@ class StepPrice:
     @property
     def total_s(self) -> float:
         return self.forward_s + self.backward_s + self.again_s
+
+    @property
+    def reduced_s(self) -> float:
+        """Seconds of the backward where that adds up partial sums."""
+        return self.backward_s if self.backward in REDUCTIONS else 0.0
+
+    @property
+    def beside_s(self) -> float:
+        """Of these, where they are a parameter's, what can be sent beside other work: not what goes in exact sizes."""
+        return self.reduced_s if self.backward_by == PADDED else 0.0
 
 
 class MovePrices:

@@ -12,6 +12,8 @@ from autotp.cost.local import local_bytes, local_numel
 from autotp.cost.memory import saved_bytes_extra, saved_operands, work_bytes
 from autotp.cost.moves import MovePrices, StepPrice
 from autotp.cost.operators import OperatorPrices
+from autotp.cost.overlap import efficiency_of, overlap_of
+from autotp.cost.states import StateGraph, ValueKind
 from autotp.cost.training import Training, parameter_bytes
 from autotp.graph import Graph, Node, TensorSpec, Value
 from autotp.hardware.cluster import ClusterProfile
@@ -23,22 +25,6 @@ from autotp.rules.enumerate import Enumerator, Families, Shares, even_shares, is
 from autotp.rules.rule import OpRule
 from autotp.rules.strategy import Strategy
 from autotp.solver.problem import Consumer, Floats, Flow, NodeChoices, Problem
-
-
-@dataclass(frozen=True, slots=True)
-class StateGraph:
-    """The placements a value can have, and the steps between them with their prices.
-
-    Where some readers of a trained value need no gradient (a comparison), every placement is there twice: the second
-    one without a gradient, to which the value goes for nothing (a step of None) and after which no backward is paid.
-    """
-
-    placements: tuple[Placement, ...]
-    steps: tuple[Step | None, ...]
-    prices: tuple[StepPrice, ...]
-    source: "np.ndarray[tuple[int], np.dtype[np.int64]]"
-    target: "np.ndarray[tuple[int], np.dtype[np.int64]]"
-    cost_s: "np.ndarray[tuple[int], np.dtype[np.float64]]"
 
 
 @dataclass(frozen=True)
@@ -77,6 +63,7 @@ class ProblemBuilder:
         self._mesh, self._cluster, self._training = mesh, cluster, training
         self._sites, self._moves = sites_of(cluster, mesh), MovePrices(cluster, mesh, training.reduce_dtype)
         self._operators = OperatorPrices(graph, rules, mesh, cluster, training)
+        self._efficiency = efficiency_of(cluster, mesh) if training.overlap and training.mode == "train" else 0.0
         self._shares = shares or even_shares(mesh)
         self.analysis = analysis or DimAnalysis(graph, rules, classes)
         self.enumerator = Enumerator(graph, rules, self.analysis, mesh, self._shares, families)
@@ -109,8 +96,12 @@ class ProblemBuilder:
             graphs.append(states)
         fixed = np.array([float(site.device.process_bytes) for site in self._sites])
         device_names = tuple(site.name for site in self._sites)
+        overlap = None
+        if self._efficiency:
+            node_of = {name: self._index[representative] for name, representative in self._classes.items()}
+            overlap = overlap_of(self._graph, self._efficiency, node_of, flow_of)
         problem = Problem(
-            tuple(node for node, _ in priced), tuple(flows), np.full(len(fixed), np.inf), fixed, device_names
+            tuple(node for node, _ in priced), tuple(flows), np.full(len(fixed), np.inf), fixed, device_names, overlap
         )
         names = tuple(node.name for node in self._nodes)
         return PlanningProblem(
@@ -125,10 +116,13 @@ class ProblemBuilder:
         prices = np.array([[self._price(node, s, site) for site in self._sites] for s in strategies], dtype=np.float64)
         rank = np.arange(len(strategies))
         seconds = prices[:, :, 0]
-        return NodeChoices(node.name, seconds.max(axis=1), prices[:, :, 1], prices[:, :, 2], rank, count), seconds
+        slowest = seconds.argmax(axis=1)
+        beside = prices[rank, slowest, 3] if self._efficiency and prices[:, :, 3].any() else None
+        choices = NodeChoices(node.name, seconds[rank, slowest], prices[:, :, 1], prices[:, :, 2], rank, count, beside)
+        return choices, seconds
 
-    def _price(self, node: Node, strategy: Strategy, site: Site) -> tuple[float, float, float]:
-        """(seconds, bytes held for the step, bytes held while it runs) at one site."""
+    def _price(self, node: Node, strategy: Strategy, site: Site) -> tuple[float, float, float, float]:
+        """(seconds, bytes held for the step, bytes held while it runs, seconds beside which is sent) at one site."""
         device, at, training = site.device, site.at, self._training
         specs = self._graph.input_specs(node)
         if node.kind in ("parameter", "buffer"):
@@ -139,16 +133,15 @@ class ProblemBuilder:
             if spec.has_gradient and training.mode == "train":
                 step_s = optimizer_time_s(numel, spec.dtype, training, device)
             # The parameter itself is counted as a saved tensor (see _flow), so that what an operator keeps of it is free.
-            return step_s, float(total - numel * spec.item_bytes), 0.0
+            return step_s, float(total - numel * spec.item_bytes), 0.0, 0.0
         if node.kind != "op":
-            return 0.0, 0.0, 0.0
-        micro_s = sum(self._operators.alone(node, strategy, device, at)) + sum(
-            self._operators.inside(node, strategy, device)
-        )
+            return 0.0, 0.0, 0.0, 0.0
+        alone = self._operators.alone(node, strategy, device, at)
+        micro_s = sum(alone) + sum(self._operators.inside(node, strategy, device))
         is_kept = training.mode == "train" and node.name not in self._operators.regions
         extra = saved_bytes_extra(node, strategy, specs, at) if is_kept else 0
         work = float(work_bytes(node, strategy, specs, training.mode, at))
-        return training.accumulation * micro_s, float(extra), work
+        return training.accumulation * micro_s, float(extra), work, training.num_reductions * alone[1]
 
     # ------------------------------------------------------------ values
 
@@ -171,14 +164,14 @@ class ProblemBuilder:
         wanted = [[s.operands[index] for s in self._strategies[self._index[name]]] for name, index in readers]
         ends = {*made, *itertools.chain.from_iterable(wanted)}
         first = min(readers, key=lambda reader: self._index[reader[0]])[0]
-        is_repeated = first in self._operators.regions
+        kind = ValueKind(first in self._operators.regions, node.kind == "parameter")
         if value in self._written:
-            states = self._arcs(spec, tuple(sorted(ends)), (), is_repeated)
+            states = self._arcs(spec, tuple(sorted(ends)), (), kind)
         else:
-            states = self._states(spec, ends, is_repeated)
+            states = self._states(spec, ends, kind)
         untrained = [index for index, (name, _) in enumerate(readers) if spec.has_gradient and not self._trains(name)]
         if untrained:
-            states = self._twice(states, spec, is_repeated)
+            states = self._twice(states, spec, kind)
         half = len(states.placements) // 2
         # from the back, so that the first of two equal placements counts
         index_of = {placement: index for index, placement in reversed(list(enumerate(states.placements)))}
@@ -207,12 +200,13 @@ class ProblemBuilder:
         flow = Flow(
             str(value), producer, makes, len(states.placements), states.source, states.target, states.cost_s,
             tuple(consumers), np.array([kinds[placement] for placement in stored]), np.array(size), count,
+            states.beside_s,
         )  # fmt: skip
         return flow, states
 
-    def _states(self, spec: TensorSpec, ends: set[Placement], is_repeated: bool) -> StateGraph:
+    def _states(self, spec: TensorSpec, ends: set[Placement], kind: ValueKind) -> StateGraph:
         """All placements made of the states that occur on each axis, and every one-axis step between them."""
-        key = (spec, frozenset(ends), is_repeated)
+        key = (spec, frozenset(ends), kind)
         if key not in self._state_graphs:
             per_axis = [sorted({R, *(placement[axis] for placement in ends)}) for axis in range(len(self._mesh.axes))]
             placements = tuple(
@@ -220,7 +214,7 @@ class ProblemBuilder:
                 for placement in itertools.product(*per_axis)
                 if placement in ends or is_balanced(spec.shape, placement)
             )
-            self._state_graphs[key] = self._arcs(spec, placements, per_axis, is_repeated)
+            self._state_graphs[key] = self._arcs(spec, placements, per_axis, kind)
         return self._state_graphs[key]
 
     def _arcs(
@@ -228,7 +222,7 @@ class ProblemBuilder:
         spec: TensorSpec,
         placements: Sequence[Placement],
         per_axis: Sequence[Sequence[State]],
-        is_repeated: bool,
+        kind: ValueKind,
     ) -> StateGraph:
         index_of = {placement: index for index, placement in enumerate(placements)}
         steps, prices, ends = [], [], []
@@ -243,23 +237,34 @@ class ProblemBuilder:
                     continue
                 step = Step(axis, placement, target)
                 steps.append(step)
-                prices.append(self._moves.of(step, spec, is_repeated=is_repeated))
+                prices.append(self._moves.of(step, spec, is_repeated=kind.is_repeated))
                 ends.append((index_of[placement], index_of[target]))
         pairs = np.array(ends, dtype=np.int64).reshape(-1, 2)
-        cost_s = self._training.accumulation * np.array([price.total_s for price in prices], dtype=np.float64)
-        return StateGraph(tuple(placements), tuple(steps), tuple(prices), pairs[:, 0], pairs[:, 1], cost_s)
+        costs = self._costs(prices, kind)
+        return StateGraph(tuple(placements), tuple(steps), tuple(prices), pairs[:, 0], pairs[:, 1], *costs)
+
+    def _costs(self, prices: Sequence[StepPrice], kind: ValueKind) -> tuple[Floats, Floats | None]:
+        """Seconds of a step, and apart from these the seconds that are sent beside something else, if any can be."""
+        training, is_parameter = self._training, kind.is_parameter
+        reduced = np.array([is_parameter * price.reduced_s for price in prices], dtype=np.float64)
+        beside = np.array([is_parameter * price.beside_s for price in prices], dtype=np.float64)
+        rest = np.array([price.total_s for price in prices], dtype=np.float64) - reduced
+        if self._efficiency and beside.any():
+            cost_s = training.accumulation * rest + training.num_reductions * (reduced - beside)
+            return cost_s, training.num_reductions * beside
+        return training.accumulation * rest + training.num_reductions * reduced, None
 
     def _trains(self, name: str) -> bool:
         """Whether a reader's gradient needs that of its operands."""
         node = self._graph[name]
         return node.kind == "output" or any(spec.has_gradient for spec in node.outputs)
 
-    def _twice(self, states: StateGraph, spec: TensorSpec, is_repeated: bool) -> StateGraph:
+    def _twice(self, states: StateGraph, spec: TensorSpec, kind: ValueKind) -> StateGraph:
         """The same states with and, behind them, without a gradient."""
         size = len(states.placements)
         steps = [step for step in states.steps if step is not None]
         untrained = tuple(
-            self._moves.of(step, replace(spec, has_gradient=False), is_repeated=is_repeated) for step in steps
+            self._moves.of(step, replace(spec, has_gradient=False), is_repeated=kind.is_repeated) for step in steps
         )
         free = (StepPrice("none", "none", 0.0, 0.0),) * size
         prices = (*states.prices, *untrained, *free)
@@ -269,7 +274,7 @@ class ProblemBuilder:
             prices,
             np.concatenate([states.source, states.source + size, np.arange(size)]),
             np.concatenate([states.target, states.target + size, np.arange(size) + size]),
-            self._training.accumulation * np.array([price.total_s for price in prices], dtype=np.float64),
+            *self._costs(prices, kind),
         )
 
 

@@ -16,7 +16,7 @@ from autotp.mesh import Mesh
 from autotp.placement import B, R
 from autotp.rules.rule import OpRule, letters_of
 from autotp.rules.strategy import Strategy
-from autotp.solver.problem import Solution
+from autotp.solver.problem import Flow, Solution
 
 
 class Summary:
@@ -60,7 +60,7 @@ class Summary:
         return max((self._compute(node, strategy, site.device, site.at) for site in self._planning.sites), key=sum)
 
     def predicted(self) -> dict[str, Any]:
-        """Step time and memory, whole and by part. Nothing overlaps: the runtime waits for every collective."""
+        """Step time and memory, whole and by part. What is sent beside computing counts as far as it is exposed."""
         parts = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
         by_op: dict[str, float] = {}
         inner_s = 0.0
@@ -73,13 +73,13 @@ class Summary:
                 inner_s += count * sum(self._inner(node, strategy))
         moves_s = self._moves_by_kind()
         communication_s = sum(moves_s.values()) + inner_s
-        compute_s = sum(parts.values())
+        compute_s, exposed_s = sum(parts.values()), communication_s - self._hidden_s()
         memory = [self.memory(rank) for rank in range(self._mesh.num_ranks)]
         return {
-            "step_s": compute_s + communication_s,
+            "step_s": compute_s + exposed_s,
             "compute_s": compute_s,
             "communication_s": communication_s,
-            "exposed_communication_s": communication_s,
+            "exposed_communication_s": exposed_s,
             "memory_bytes": [sum(one.values()) for one in memory],
             "compute_parts_s": parts,
             "compute_by_op_s": dict(sorted(by_op.items(), key=lambda item: (-item[1], item[0]))),
@@ -136,15 +136,30 @@ class Summary:
 
     def _moves_by_kind(self) -> dict[str, float]:
         found: dict[str, float] = {}
-        planning = self._planning
+        planning, training = self._planning, self._training
         for flow, graph, arcs in zip(planning.problem.flows, planning.state_graphs, self._solution.arcs, strict=True):
             for arc in arcs:
                 price = graph.prices[arc]
-                forward_s = price.forward_s + price.again_s
-                for action, seconds in ((price.forward, forward_s), (price.backward, price.backward_s)):
+                is_reduced = price.reduced_s and self._is_parameter(flow)
+                times = training.num_reductions if is_reduced else training.accumulation
+                forward_s = training.accumulation * (price.forward_s + price.again_s)
+                for action, seconds in ((price.forward, forward_s), (price.backward, times * price.backward_s)):
                     if seconds:
-                        found[action] = found.get(action, 0.0) + self._training.accumulation * flow.count * seconds
+                        found[action] = found.get(action, 0.0) + flow.count * seconds
         return dict(sorted(found.items()))
+
+    def _is_parameter(self, flow: Flow) -> bool:
+        return self._planning.graph[self._planning.node_names[flow.producer]].kind == "parameter"
+
+    def _hidden_s(self) -> float:
+        """Seconds of a step's communication that computing hides."""
+        problem, solution = self._planning.problem, self._solution
+        beside_s = [
+            flow.count * float(flow.arc_beside_s[list(arcs)].sum())
+            for flow, arcs in zip(problem.flows, solution.arcs, strict=True)
+            if flow.arc_beside_s is not None
+        ]
+        return sum(beside_s) - problem.exposed_s(solution.choices, solution.arcs)
 
     def memory(self, rank: int) -> dict[str, int]:
         """Bytes on one rank by what they are for: the sum is the predicted peak."""

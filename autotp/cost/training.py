@@ -49,6 +49,11 @@ class Training:
     overlap: bool = False
     reduce_once: bool = False
 
+    @property
+    def num_reductions(self) -> int:
+        """How many times per step parameters' gradients are added up over ranks."""
+        return 1 if self.reduce_once else self.accumulation
+
 
 def optimizer_state_bytes(numel: int, dtype: str, training: Training) -> int:
     """Bytes that the optimizer keeps for `numel` elements of a trained parameter."""

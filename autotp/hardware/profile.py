@@ -26,6 +26,8 @@ class DeviceProfile:
     - `operator_factors`: by operator (`gelu`, or `gelu.backward`), its measured time over the roofline's, as measured;
       of an optimizer (`adamw`, `adamw.launches`) that of its memory traffic, and its launches per parameter.
     - `host_operator_s`: what the host takes to start an operator, which no operator undercuts.
+    - `overlap_efficiency`: how fast it computes while gradients are added up over ranks, of its speed alone; 0 where
+      nothing is gained by doing both at once.
     - `operator_times_s`: by `cost.operator_key`, measured (forward, backward) seconds, which are taken instead of any model.
     - `together_factors`: by kind of work, its seconds with all ranks of a node busy, as in a step, over its seconds alone;
       all rates here are of busy ranks. `spread`: distance between quartiles over the median, of the measurements.
@@ -49,6 +51,7 @@ class DeviceProfile:
     matmul_curves: Mapping[str, MatmulCurve] = field(default_factory=dict)
     operator_factors: Mapping[str, float] = field(default_factory=dict)
     host_operator_s: float = 0.0
+    overlap_efficiency: float = 0.0
     operator_times_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     together_factors: Mapping[str, float] = field(default_factory=dict)
     spread: float = 0.0

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,7 @@ class Running:
     optimizer: torch.optim.Optimizer | None
     device: torch.device
     accumulation: int = 1
+    reduces_once: bool = False
 
 
 def run_of(source: ModelSource, captured: Captured, plan: Plan, device: torch.device) -> Running:
@@ -101,7 +103,7 @@ def run_of(source: ModelSource, captured: Captured, plan: Plan, device: torch.de
         return [x for x in pytree.tree_leaves(module(*args, **kwargs)) if isinstance(x, Tensor)]
 
     accumulation = int(plan.summary.get("training", {}).get("accumulation", 1)) if plan.mode == "train" else 1
-    return Running(module, call, _optimizer(plan, module), device, accumulation)
+    return Running(module, call, _optimizer(plan, module), device, accumulation, plan.reduces_once)
 
 
 def _init(name: str, shard: Tensor) -> None:
@@ -129,14 +131,16 @@ class Step:
         synchronise(running.device)
         found = [0.0, 0.0, 0.0]
         at = [time.perf_counter()]
-        for _ in range(running.accumulation):
+        for number in range(1, running.accumulation + 1):
+            is_held = running.reduces_once and number < running.accumulation
             mark("forward")
             with torch.set_grad_enabled(is_trained):
                 outputs = running.call()
             found[0] += self._since(at)
             if is_trained:
                 mark("backward")
-                scalar_of(outputs).backward()  # type: ignore[no-untyped-call]
+                with running.module.no_sync() if is_held else nullcontext():
+                    scalar_of(outputs).backward()  # type: ignore[no-untyped-call]
                 found[1] += self._since(at)
         if is_trained:
             mark("optimizer")

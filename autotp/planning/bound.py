@@ -20,7 +20,8 @@ import math
 import numpy as np
 
 from autotp.cost.moves import MovePrices
-from autotp.cost.problem import PlanningProblem, StateGraph
+from autotp.cost.problem import PlanningProblem
+from autotp.cost.states import StateGraph
 from autotp.graph import Value
 from autotp.mesh import Mesh
 from autotp.rules.dims import DimAnalysis
@@ -58,25 +59,34 @@ def _pooled_node(node: NodeChoices) -> NodeChoices:
     return dataclasses.replace(
         node,
         memory_bytes=node.memory_bytes.sum(axis=1, keepdims=True),
+        beside_s=None,
         work_bytes=np.zeros((len(node.cost_s), 1)),
     )
 
 
 def _pooled_flow(flow: Flow) -> Flow:
-    return dataclasses.replace(flow, saved_bytes=flow.saved_bytes.sum(axis=1, keepdims=True))
+    return dataclasses.replace(flow, saved_bytes=flow.saved_bytes.sum(axis=1, keepdims=True), arc_beside_s=None)
 
 
 def _least_arcs_s(flow: Flow, states: StateGraph, planning: PlanningProblem, prices: MovePrices) -> Floats:
-    """Per arc the seconds that it takes at least: unequal shards may be sent otherwise than equal ones."""
+    """Per arc the seconds that it takes at least: unequal shards may be sent otherwise than equal ones.
+
+    Of what is sent beside something else the least share counts.
+    """
+    overlap = planning.problem.overlap
     node, _, index = flow.name.removeprefix("%").partition("#")
     spec = planning.graph.spec(Value(node, int(index or 0)))
-    found = np.array(flow.arc_cost_s)
+    is_parameter = planning.graph[node].kind == "parameter"
+    found = np.array(flow.weighed_s(1 - overlap.efficiency if overlap else 1.0))
     for arc, (step, price) in enumerate(zip(states.steps, states.prices, strict=True)):
         if step is not None and price.total_s:
             forward_s = prices.least_s(price.forward, price.forward_s, step, spec)
             backward_s = prices.least_s(price.backward, price.backward_s, step, spec)
             least_s = forward_s + backward_s + (forward_s if price.again_s else 0.0)
-            found[arc] *= least_s / price.total_s
+            # a parameter's ways there and back may be gone a different number of times
+            ways = ((forward_s, price.forward_s), (backward_s, price.backward_s))
+            apart = min(least / full for least, full in ways if full)
+            found[arc] *= apart if is_parameter else least_s / price.total_s
     return found
 
 

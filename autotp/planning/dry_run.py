@@ -106,11 +106,15 @@ def _run(captured: Captured, plan: Plan, rank: int, training: Training, device_k
         owned = frozenset(live.hold([*module.parameters(), *module.buffers()]))
         own_bytes = live.peak_bytes()
         trained = [p for p in module.parameters() if p.requires_grad and plan.mode == "train"]
+        inputs = [torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in _inputs(captured)]
         if training.accumulation > 1:
             for parameter in trained:
                 parameter.grad = torch.empty_like(parameter)
             live.hold(p.grad for p in trained if p.grad is not None)
-        inputs = [torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in _inputs(captured)]
+            if training.reduce_once:  # what earlier micro-batches left to this one, the last
+                with module.no_sync():
+                    run_step(module, inputs, LiveStorage())
+                live.hold(module.reductions.held_tensors())
         run_step(module, inputs, live)
         gradients = frozenset(live.numbers(p.grad for p in trained if p.grad is not None))
     sizes = tuple((p.numel(), str(p.dtype).removeprefix("torch.")) for p in trained)

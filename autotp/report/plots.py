@@ -10,7 +10,7 @@ from autotp.report.plots_roofline import roofline_figure
 from autotp.report.style import LIGHT
 from autotp.report.timeline import busy, outline, shown_timelines, words_of
 from autotp.report.units import seconds, size
-from autotp.timeline import Event
+from autotp.timeline import WAIT, Event
 
 NUM_MOMENTS = 800  # of a step that are drawn: a pixel of a wide page each
 MAX_BARS = 16  # ranks drawn; of more, one of each kind
@@ -82,7 +82,7 @@ def timeline_figure(plan: Plan, width: float = WIDTH) -> Figure:
             for y, stream in ((3 * index, "compute"), (3 * index + 1, "communication")):
                 ticks.append(y)
                 ax.axhline(y, color=LIGHT["line"], linewidth=0.6, zorder=0.5)
-                events = [event for event in one.events if event.stream == stream]
+                events = [event for event in one.events if (event.stream == "compute") == (stream == "compute")]
                 for name, some in _by_colour(events).items():
                     times, shares = outline(busy(some, end_s, NUM_MOMENTS), end_s)
                     ax.fill_between(times, y - 0.4 * shares, y + 0.4 * shares, step="post", linewidth=0,
@@ -95,10 +95,11 @@ def timeline_figure(plan: Plan, width: float = WIDTH) -> Figure:
 
 
 def _by_colour(events: Sequence[Event]) -> dict[str, list[Event]]:
-    """Events by what they are drawn as: the phase of computing, or communication."""
+    """Events by what they are drawn as: the phase of computing, or communication, hidden or not."""
     found: dict[str, list[Event]] = {}
     for event in events:
-        found.setdefault(event.phase if event.stream == "compute" else event.stream, []).append(event)
+        if event.what != WAIT:  # what is waited for is drawn already
+            found.setdefault(event.phase if event.stream == "compute" else "communication", []).append(event)
     return found
 
 

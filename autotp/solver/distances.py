@@ -11,14 +11,15 @@ class Distances:
     """All cheapest paths of one flow's graph of states, by Floyd and Warshall.
 
     `seconds[i, j]`: the cheapest path, infinite where there is none. `first[i, j]`: its first arc, -1 where none. Equally
-    cheap paths are told apart as `tie_broken` does, so that one path per pair stands for all.
+    cheap paths are told apart as `tie_broken` does, so that one path per pair stands for all. Where less than all of what is
+    sent beside something else may be exposed, `least_share` of it, what matters at either price matters.
     """
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, least_share: float = 1.0, share: float = 1.0) -> None:
         n = flow.num_states
         self.seconds: Floats = np.full((n, n), np.inf)
         self.first: Ints = np.full((n, n), -1)
-        cost = tie_broken(flow.arc_cost_s)
+        cost = tie_broken(flow.weighed_s(share))
         for arc in np.argsort(-cost, kind="stable"):  # the cheapest of parallel arcs is written last
             if np.isfinite(cost[arc]):
                 self.seconds[flow.arc_source[arc], flow.arc_target[arc]] = cost[arc]
@@ -31,6 +32,8 @@ class Distances:
             self.seconds = np.where(better, longer, self.seconds)
             self.first = np.where(better, self.first[:, middle, None], self.first)
         self._target = flow.arc_target
+        is_both = flow.arc_beside_s is not None and least_share < share
+        self._hidden = Distances(flow, least_share, least_share) if is_both else None
 
     @property
     def reaches(self) -> Bools:
@@ -45,6 +48,8 @@ class Distances:
             at, to, arcs = at[arcs >= 0], to[arcs >= 0], arcs[arcs >= 0]
             used.update(np.unique(arcs).tolist())
             at = self._target[arcs]
+        if self._hidden is not None:
+            used.update(self._hidden.arcs_between(pairs).tolist())
         return np.array(sorted(used), dtype=np.int64)
 
     def connects(self, flow: Flow) -> bool:
@@ -65,4 +70,5 @@ class Distances:
             for states in wanted:
                 saved = self.seconds[:, None, states] - self.seconds[None, :, states]
                 gain += np.where(np.isnan(saved), -np.inf, saved).max(axis=2)
-            return np.asarray(self.reaches & (gain > self.seconds))
+            found = np.asarray(self.reaches & (gain > self.seconds))
+        return found if self._hidden is None else found | self._hidden.shared_ends(wanted)

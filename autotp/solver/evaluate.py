@@ -25,7 +25,16 @@ class Evaluator:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self._trees = [Arborescences(flow) for flow in problem.flows]
+        shares = [1.0] if problem.overlap is None else [1.0, 1 - problem.overlap.efficiency]
+        exposed = [Arborescences(flow) for flow in problem.flows]
+        # where all of what is sent beside something else is hidden, other trees may be cheaper
+        self._trees = [exposed] + [
+            [
+                same if flow.arc_beside_s is None else Arborescences(flow, share)
+                for flow, same in zip(problem.flows, exposed, strict=True)
+            ]
+            for share in shares[1:]
+        ]
 
     def evaluate(self, choices: Sequence[int]) -> Solution:
         """The cheapest arcs for these choices, seconds, and bytes per kind of device (formulas in `problem`).
@@ -39,15 +48,22 @@ class Evaluator:
         for node, s in zip(problem.nodes, choices, strict=True):
             if not 0 <= s < len(node.cost_s):
                 raise AutoTPError(f"node {node.name!r} has {len(node.cost_s)} strategies and no strategy {s}")
+        found = [self._with_trees(choices, trees) for trees in self._trees]
+        cost_s, arcs = min(found, key=lambda each: each[0])
+        return Solution(tuple(map(int, choices)), arcs, cost_s, memory_bytes(problem, choices), "heuristic")
+
+    def _with_trees(
+        self, choices: Sequence[int], all_trees: Sequence[Arborescences]
+    ) -> tuple[float, tuple[tuple[int, ...], ...]]:
+        problem = self.problem
         seconds = [node.count * float(node.cost_s[s]) for node, s in zip(problem.nodes, choices, strict=True)]
         arcs = []
-        for flow, trees in zip(problem.flows, self._trees, strict=True):
+        for flow, trees in zip(problem.flows, all_trees, strict=True):
             wanted = {int(consumer.wants[choices[consumer.node]]) for consumer in flow.consumers}
             tree = trees.cheapest(int(flow.makes[choices[flow.producer]]), wanted)
             arcs.append(tree or ())
             seconds += [math.inf] if tree is None else [flow.count * float(flow.arc_cost_s[a]) for a in tree]
-        memory = memory_bytes(problem, choices)
-        return Solution(tuple(map(int, choices)), tuple(arcs), math.fsum(seconds), memory, "heuristic")
+        return math.fsum([*seconds, problem.exposed_s(choices, arcs)]), tuple(arcs)
 
 
 def memory_bytes(problem: Problem, choices: Sequence[int]) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from autotp.solver.consumers import merged
 from autotp.solver.distances import Distances
+from autotp.solver.exposed_rows import add_exposed
 from autotp.solver.memory_rows import add_bytes
 from autotp.solver.problem import Consumer, Floats, Flow, Ints, Problem
 from autotp.solver.program import Bools, Builder, Program
@@ -33,12 +34,14 @@ class Formulation:
 
 def distances(problem: Problem) -> list[Distances]:
     """Of every flow; flows with equal graphs share one."""
-    found: dict[tuple[int, bytes, bytes, bytes], Distances] = {}
+    least_share = 1.0 if problem.overlap is None else 1 - problem.overlap.efficiency
+    found: dict[tuple[int, bytes, bytes, bytes, bytes], Distances] = {}
     result = []
     for flow in problem.flows:
-        key = (flow.num_states, flow.arc_source.tobytes(), flow.arc_target.tobytes(), flow.arc_cost_s.tobytes())
+        costs = (flow.weighed_s().tobytes(), flow.weighed_s(least_share).tobytes())
+        key = (flow.num_states, flow.arc_source.tobytes(), flow.arc_target.tobytes(), *costs)
         if key not in found:
-            found[key] = Distances(flow)
+            found[key] = Distances(flow, least_share)
         result.append(found[key])
     return result
 
@@ -65,9 +68,14 @@ def formulate(
         cost = node.count * node.cost_s * weight + preference * (perturbation / len(problem.nodes))
         x.append(builder.variables(cost, integer=True))  # no upper bound: Σ x = 1 is one
         builder.entries(builder.rows(1, lower=1, upper=1), x[-1], 1)
-    for flow, way in zip(problem.flows, ways, strict=True):
+    beside = []
+    for index, (flow, way) in enumerate(zip(problem.flows, ways, strict=True)):
         if weight or not way.connects(flow):
-            FlowRows(builder, flow, way, x, flow.count * weight, integral_arcs).add()
+            rows = FlowRows(builder, flow, way, x, flow.count * weight, integral_arcs)
+            rows.add()
+            beside += [(index, arcs, columns) for arcs, columns in rows.paid]
+    if weight and problem.overlap is not None:
+        add_exposed(builder, problem, problem.overlap, x, beside, weight)
     if soft_bytes is None:
         unit_bytes, relief = 1.0, np.zeros(0, dtype=np.int64)
         if np.isfinite(problem.limit_bytes).any():
@@ -94,6 +102,8 @@ class FlowRows:
     ) -> None:
         self.builder, self.flow, self.ways, self.x = builder, flow, ways, x
         self.cost = np.where(np.isfinite(flow.arc_cost_s), flow.arc_cost_s, 0.0) * weight
+        self.costs = (self.cost > 0) if flow.arc_beside_s is None else (self.cost > 0) | (flow.arc_beside_s > 0)
+        self.paid: list[tuple[Ints, Ints]] = []  # arcs, and the columns that say how much of them is paid for
         self.integral_arcs = integral_arcs
         self.consumers = merged(flow)
         self.wanted = [np.unique(c.wants) for c in self.consumers]
@@ -133,7 +143,7 @@ class FlowRows:
                 pairs = np.zeros((n, n), dtype=bool)
                 pairs[np.ix_(np.flatnonzero(starts[subset]), wanted[0])] = True
             arcs = self.ways.arcs_between(pairs)
-            self._walk(rows[subset], arcs, self.cost[arcs])
+            self.paid.append((arcs, self._walk(rows[subset], arcs, self.cost[arcs])))
         self._supply(rows[sets[0]])
         for k, consumer in enumerate(self.consumers):
             self._demand(rows[1 << k], consumer)
@@ -156,14 +166,15 @@ class FlowRows:
         useful = [np.asarray(reached & self.ways.reaches[:, wanted].any(axis=1)) for wanted in self.wanted]
         inside: Bools = np.logical_or.reduce(useful)
         arcs = self.ways.arcs_between(inside[:, None] & inside)
-        paid = arcs[self.cost[arcs] > 0]
+        paid = arcs[self.costs[arcs]]
         y = np.full(len(self.cost), -1)
         y[paid] = self.builder.variables(self.cost[paid], upper=1, integer=self.integral_arcs)
+        self.paid.append((paid, y[paid]))
         for consumer, states in zip(self.consumers, useful, strict=True):
             rows = self.builder.rows(self.flow.num_states, lower=0, upper=0)
             mine = arcs[states[self.flow.arc_source[arcs]] & states[self.flow.arc_target[arcs]]]
             columns = self._walk(rows, mine, np.zeros(len(mine)))
-            costly = self.cost[mine] > 0
+            costly = self.costs[mine]
             below = self.builder.rows(int(costly.sum()), upper=0)
             self.builder.entries(below, columns[costly], 1)
             self.builder.entries(below, y[mine[costly]], -1)

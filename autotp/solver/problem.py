@@ -11,8 +11,14 @@ consumer's choice wants (an arc is paid once, however many consumers go over it)
     Σ count · memory[v, s, p] · x + Σ count · saved[u, σ, p] · w[u, σ] + T_p ≤ limit[p],   T_p ≥ work[v, s, p] of every v
 
 with w[u, σ] = 1 where any saving consumer of u wants state σ (or a state of the same saving class).
+
+Some arcs are sent beside what is computed (`Overlap`): to the seconds comes what of them is exposed,
+
+    exposed = max over points r of  Σ share[r, u] · beside[a] · y[u, a] - Σ after[r, v] · beside[v, s] · x[v, s],  0 at least
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,7 +34,8 @@ class NodeChoices:
 
     `cost_s[S]`: seconds of one occurrence. `memory_bytes[S, D]`: bytes held for the whole step by one occurrence.
     `work_bytes[S, D]`: bytes held only while it runs. `count`: occurrences that share the decision.
-    `rank[S]`: stable preference among equal costs, smaller first.
+    `rank[S]`: stable preference among equal costs, smaller first. `beside_s[S]`: of the seconds of one occurrence those in
+    which something can be sent; none where None.
     """
 
     name: str
@@ -37,6 +44,7 @@ class NodeChoices:
     work_bytes: Floats
     rank: Ints
     count: int = 1
+    beside_s: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +61,8 @@ class Flow:
     """One value, in `count` occurrences: its states 0..N-1, and A arcs between them.
 
     `makes[s]`: the state that strategy s of node `producer` makes. `arc_source[A]`, `arc_target[A]`: states.
-    `arc_cost_s[A]`: seconds of one occurrence, forward and backward. `saved_class[N]`: states that share storage when
+    `arc_cost_s[A]`: seconds of one occurrence, forward and backward, without `arc_beside_s[A]`, seconds that are sent
+    beside something else (none where None). `saved_class[N]`: states that share storage when
     saved for backward have equal classes 0..C-1; `saved_bytes[C, D]`: bytes of one occurrence saved in the class.
     """
 
@@ -68,6 +77,31 @@ class Flow:
     saved_class: Ints
     saved_bytes: Floats
     count: int = 1
+    arc_beside_s: Floats | None = None
+
+    def weighed_s(self, share: float = 1.0) -> Floats:
+        """Seconds of the arcs if this share of what is sent beside something else were exposed."""
+        return self.arc_cost_s if self.arc_beside_s is None else self.arc_cost_s + share * self.arc_beside_s
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Overlap:
+    """What is sent beside what is computed. R points of time, V nodes, U flows.
+
+    `efficiency`: how fast is computed while something is sent, of its speed alone. `after[R, V]`: occurrences of a node that
+    are computed after a point. `begun[R, U]`: occurrences of a flow that begin to be sent there or later.
+
+    Before a point what is sent may be hidden but for what it slows down, 1 - `efficiency` of its seconds; of what is sent
+    from there on is exposed what exceeds the seconds computed from there on.
+    """
+
+    efficiency: float
+    after: Floats
+    begun: Floats
+
+    def shares(self, counts: Floats) -> Floats:
+        """[R, U]: how much of a second that one arc of a flow of so many occurrences is sent counts at a point."""
+        return (1 - self.efficiency) * counts + self.efficiency * self.begun
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +113,23 @@ class Problem:
     limit_bytes: Floats  # [D]; inf where there is no limit
     fixed_bytes: Floats  # [D]
     device_names: tuple[str, ...] = ("device",)
+    overlap: Overlap | None = None
+
+    def exposed_s(self, choices: Sequence[int], arcs: Sequence[Sequence[int]]) -> float:
+        """Seconds of what is sent beside something else that are exposed, by these choices and arcs of every flow."""
+        if self.overlap is None:
+            return 0.0
+        sent = np.array(
+            [
+                0.0 if flow.arc_beside_s is None else math.fsum(flow.arc_beside_s[list(some)].tolist())
+                for flow, some in zip(self.flows, arcs, strict=True)
+            ]
+        )
+        computed = np.array(
+            [0.0 if node.beside_s is None else node.beside_s[s] for node, s in zip(self.nodes, choices, strict=True)]
+        )
+        shares = self.overlap.shares(np.array([flow.count for flow in self.flows], dtype=np.float64))
+        return max(0.0, float(np.max(shares @ sent - self.overlap.after @ computed, initial=0.0)))
 
 
 @dataclass(frozen=True, slots=True)

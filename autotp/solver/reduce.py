@@ -58,6 +58,8 @@ def _undominated(node: NodeChoices, alive: np.ndarray, states: list[np.ndarray],
     if groups.max(initial=0) == len(alive) - 1:
         return [int(s) for s in alive]
     price = node.cost_s[:, None]
+    if node.beside_s is not None:  # what hides more may be worth more
+        price = np.concatenate([price, -node.beside_s[:, None]], axis=1)
     if with_memory:
         price = np.concatenate([price, node.memory_bytes, node.work_bytes], axis=1)
     kept = []

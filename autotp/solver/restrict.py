@@ -43,6 +43,7 @@ def _keep(node: NodeChoices, index: Ints) -> NodeChoices:
         memory_bytes=node.memory_bytes[index],
         work_bytes=node.work_bytes[index],
         rank=node.rank[index],
+        beside_s=None if node.beside_s is None else node.beside_s[index],
     )
 
 

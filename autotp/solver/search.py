@@ -131,7 +131,10 @@ class _Search:
                 smaller, mapping = restrict(self.problem, [np.flatnonzero(some).tolist() for some in allowed])
                 bound = self._best_of(smaller, mapping)
             self.bound = max(self.bound, bound if is_whole else min(bound, lowest + delta))
-            delta = GROWTH * delta if self.best is None else self._value(self.best) - lowest
+            wider = GROWTH * delta if self.best is None else self._value(self.best) - lowest
+            if self.best is not None and wider <= delta and not self._is_enough():
+                return  # the judge's trees are not those of the program: nothing is left to search, and a gap stays
+            delta = wider
 
     def _best_of(self, problem: Problem, mapping: Mapping) -> float:
         """Branch and bound over some of the strategies; what it finds is offered. Returns a bound of these plans."""

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from autotp.errors import PlanError
-from autotp.solver.problem import Consumer, Floats, Flow, Ints, NodeChoices, Problem
+from autotp.solver.problem import Consumer, Floats, Flow, Ints, NodeChoices, Overlap, Problem
 
-GraphKey = tuple[int, bytes, bytes, bytes, bytes]
+GraphKey = tuple[int, bytes, bytes, bytes, bytes, bytes]
 
 
 def to_dict(problem: Problem) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def to_dict(problem: Problem) -> dict[str, Any]:
                     "target": flow.arc_target.tolist(),
                     "cost_s": _numbers(flow.arc_cost_s),
                     "saved_class": flow.saved_class.tolist(),
+                    **({} if flow.arc_beside_s is None else {"beside_s": _numbers(flow.arc_beside_s)}),
                 }
             )
         flows.append(
@@ -52,6 +53,7 @@ def to_dict(problem: Problem) -> dict[str, Any]:
         "nodes": [_node(node) for node in problem.nodes],
         "graphs": rows,
         "flows": flows,
+        **({} if problem.overlap is None else {"overlap": _overlap(problem.overlap)}),
     }
 
 
@@ -65,6 +67,7 @@ def from_dict(document: Mapping[str, Any]) -> Problem:
             _floats(document["limit_bytes"]),
             _floats(document["fixed_bytes"]),
             tuple(document["devices"]),
+            _read_overlap(document["overlap"]) if "overlap" in document else None,
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
         message = f"the stored problem is corrupt ({type(error).__name__}: {error}); make the plan again"
@@ -73,7 +76,20 @@ def from_dict(document: Mapping[str, Any]) -> Problem:
 
 def _graph_key(flow: Flow) -> GraphKey:
     arrays = flow.arc_source.tobytes(), flow.arc_target.tobytes(), flow.arc_cost_s.tobytes()
-    return (flow.num_states, *arrays, flow.saved_class.tobytes())
+    beside = b"" if flow.arc_beside_s is None else flow.arc_beside_s.tobytes()
+    return (flow.num_states, *arrays, flow.saved_class.tobytes(), beside)
+
+
+def _overlap(overlap: Overlap) -> dict[str, Any]:
+    return {
+        "efficiency": overlap.efficiency,
+        "after": _numbers(overlap.after),
+        "begun": _numbers(overlap.begun),
+    }
+
+
+def _read_overlap(row: Mapping[str, Any]) -> Overlap:
+    return Overlap(row["efficiency"], _floats(row["after"]), _floats(row["begun"]))
 
 
 def _node(node: NodeChoices) -> dict[str, Any]:
@@ -84,13 +100,15 @@ def _node(node: NodeChoices) -> dict[str, Any]:
         "work_bytes": _numbers(node.work_bytes),
         "rank": node.rank.tolist(),
         "count": node.count,
+        **({} if node.beside_s is None else {"beside_s": _numbers(node.beside_s)}),
     }
 
 
 def _read_node(row: Mapping[str, Any], num_devices: int) -> NodeChoices:
     cost = _floats(row["cost_s"])
     memory, work = (_floats(row[name]).reshape(len(cost), num_devices) for name in ("memory_bytes", "work_bytes"))
-    return NodeChoices(row["name"], cost, memory, work, _ints(row["rank"]), row["count"])
+    beside = _floats(row["beside_s"]) if "beside_s" in row else None
+    return NodeChoices(row["name"], cost, memory, work, _ints(row["rank"]), row["count"], beside)
 
 
 def _read_flow(row: Mapping[str, Any], graph: Mapping[str, Any], num_devices: int) -> Flow:
@@ -106,6 +124,7 @@ def _read_flow(row: Mapping[str, Any], graph: Mapping[str, Any], num_devices: in
         saved_class=_ints(graph["saved_class"]),
         saved_bytes=_floats(row["saved_bytes"]).reshape(-1, num_devices),
         count=row["count"],
+        arc_beside_s=_floats(graph["beside_s"]) if "beside_s" in graph else None,
     )
 
 

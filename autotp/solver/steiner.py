@@ -26,11 +26,11 @@ def tie_broken(cost_s: Floats) -> Floats:
 
 
 class Arborescences:
-    """Cheapest trees of one flow, remembered by made state and wanted states."""
+    """Cheapest trees of one flow, remembered by made state and wanted states; `share` as in `Flow.weighed_s`."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, share: float = 1.0) -> None:
         self._source = flow.arc_source.tolist()
-        self._cost = tie_broken(flow.arc_cost_s).tolist()
+        self._cost = tie_broken(flow.weighed_s(share)).tolist()
         self._num_states = flow.num_states
         self._into: list[list[int]] = [[] for _ in range(flow.num_states)]
         self._target = flow.arc_target.tolist()
