@@ -42,6 +42,9 @@ class PlanningProblem:
     sites: tuple[Site, ...]
     shares: Shares
     site_seconds: tuple[Floats, ...] = ()  # per node [strategies, sites]
+    phase_seconds: tuple[
+        Floats, ...
+    ] = ()  # per node [strategies, sites, 2]: forward, and backward or optimizer; computing alone
 
 
 class ProblemBuilder:
@@ -106,23 +109,25 @@ class ProblemBuilder:
         names = tuple(node.name for node in self._nodes)
         return PlanningProblem(
             problem, self._graph, self._classes, names, self._strategies, self._keys, flow_of, tuple(graphs),
-            self._sites, self._shares, tuple(seconds for _, seconds in priced),
+            self._sites, self._shares, tuple(prices[:, :, 0] for _, prices in priced),
+            tuple(prices[:, :, 4:] for _, prices in priced),
         )  # fmt: skip
 
     # ------------------------------------------------------------ nodes
 
     def _choices(self, node: Node, strategies: Sequence[Strategy], count: int) -> tuple[NodeChoices, Floats]:
-        """Seconds are those of the site that takes longest, bytes are each site's own; and seconds of every site."""
+        """Seconds are those of the site that takes longest, bytes are each site's own; and the prices of every site."""
         prices = np.array([[self._price(node, s, site) for site in self._sites] for s in strategies], dtype=np.float64)
         rank = np.arange(len(strategies))
         seconds = prices[:, :, 0]
         slowest = seconds.argmax(axis=1)
         beside = prices[rank, slowest, 3] if self._efficiency and prices[:, :, 3].any() else None
         choices = NodeChoices(node.name, seconds[rank, slowest], prices[:, :, 1], prices[:, :, 2], rank, count, beside)
-        return choices, seconds
+        return choices, prices
 
-    def _price(self, node: Node, strategy: Strategy, site: Site) -> tuple[float, float, float, float]:
-        """(seconds, bytes held for the step, bytes held while it runs, seconds beside which is sent) at one site."""
+    def _price(self, node: Node, strategy: Strategy, site: Site) -> tuple[float, float, float, float, float, float]:
+        """At one site: seconds, bytes held for the step, bytes held while it runs, seconds beside which is sent; and of the
+        seconds those that are computed in the forward, and in the backward or the optimizer's step."""
         device, at, training = site.device, site.at, self._training
         specs = self._graph.input_specs(node)
         if node.kind in ("parameter", "buffer"):
@@ -133,15 +138,16 @@ class ProblemBuilder:
             if spec.has_gradient and training.mode == "train":
                 step_s = optimizer_time_s(numel, spec.dtype, training, device)
             # The parameter itself is counted as a saved tensor (see _flow), so that what an operator keeps of it is free.
-            return step_s, float(total - numel * spec.item_bytes), 0.0, 0.0
+            return step_s, float(total - numel * spec.item_bytes), 0.0, 0.0, 0.0, step_s
         if node.kind != "op":
-            return 0.0, 0.0, 0.0, 0.0
-        alone = self._operators.alone(node, strategy, device, at)
+            return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        alone, times = self._operators.alone(node, strategy, device, at), training.accumulation
         micro_s = sum(alone) + sum(self._operators.inside(node, strategy, device))
         is_kept = training.mode == "train" and node.name not in self._operators.regions
         extra = saved_bytes_extra(node, strategy, specs, at) if is_kept else 0
         work = float(work_bytes(node, strategy, specs, training.mode, at))
-        return training.accumulation * micro_s, float(extra), work, training.num_reductions * alone[1]
+        beside_s = training.num_reductions * alone[1]
+        return times * micro_s, float(extra), work, beside_s, times * alone[0], times * alone[1]
 
     # ------------------------------------------------------------ values
 

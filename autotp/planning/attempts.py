@@ -4,6 +4,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from autotp.cost.megatron import megatron_strategies
 from autotp.cost.moves import MovePrices
 from autotp.cost.problem import PlanningProblem, ProblemBuilder
@@ -18,11 +20,12 @@ from autotp.planning.constraints import allowed_strategies
 from autotp.planning.search import Options, Search
 from autotp.planning.shares import Vector, distinct, divisions, kinds_of, num_divisions, uneven_axes
 from autotp.planning.sizes import units_of
+from autotp.planning.synchronised import Regions, regions_of, step_s, with_regions
 from autotp.rules.dims import DimAnalysis
 from autotp.rules.enumerate import Families, Shares, even_shares
 from autotp.rules.rule import OpRule
 from autotp.solver.ilp import solve
-from autotp.solver.problem import Solution
+from autotp.solver.problem import Floats, Solution
 
 MAX_TOGETHER = 12  # divisions per axis that one program may choose among for all dims and strategies at once
 MAX_TOGETHER_NODES = 24
@@ -49,16 +52,30 @@ class Attempts:
         self.even_s: float | None = None  # of even shares, memory aside
 
     def within_limits(
-        self, shares: Shares, below_s: float, families: Families | None = None, gap: float = 0.0
+        self,
+        shares: Shares,
+        below_s: float,
+        families: Families | None = None,
+        gap: float = 0.0,
+        regions: Regions | None = None,
     ) -> Found | None:
-        """None where no plan with these shares is faster than `below_s`. Raises InfeasibleError where none fits."""
-        planning, builder, search = self._prepare(shares, families, gap)
+        """None where no plan with these shares is faster than `below_s`, counted by `regions` where these are given.
+
+        Raises InfeasibleError where none fits.
+        """
+        planning, builder, search = self._prepare(shares, families, gap, regions)
         try:
             solution = search.find(below_s)
         finally:
-            if shares == even_shares(self.mesh) and families is None:
+            is_even = shares == even_shares(self.mesh) and families is None
+            if is_even:
                 self.even_s, self._even = search.free_s, planning
-        return self._found(planning, builder, search, solution) if solution else None
+        if solution is None:
+            return None
+        found = self._found(planning, builder, search, solution)
+        if is_even and solution.cost_s == self.even_s:
+            self.even_s = found.step_s
+        return found
 
     def anyway(self, error: InfeasibleError) -> Found:
         """With even shares and no limit but the user's; raises `error` again if there is one."""
@@ -95,14 +112,20 @@ class Attempts:
         if self._even is None or len(self._even.sites) != self.mesh.num_ranks:
             return speed_s
         prices = MovePrices(self.cluster, self.mesh, self.options.training.reduce_dtype)
-        problem = optimistic(self._even, self._analysis, self.mesh, axes, found.search.limit_bytes, prices)
+        problem = optimistic(
+            self._even, self._analysis, self.mesh, axes, found.search.limit_bytes, prices, self._speeds(found)
+        )
         try:
             return max(speed_s, solve(problem, time_limit_s=self.options.time_limit_s).bound_s)
         except (InfeasibleError, SolverError):
             return speed_s  # the plan that was found keeps no limit, or there was no time
 
+    def _speeds(self, found: Found) -> Floats:
+        ranks = range(self.mesh.num_ranks)
+        return np.array([1 / max(1e-12, found.summary.alone_s(self.cluster.device(rank))) for rank in ranks])
+
     def _prepare(
-        self, shares: Shares, families: Families | None, gap: float
+        self, shares: Shares, families: Families | None, gap: float, regions: Regions | None = None
     ) -> tuple[PlanningProblem, ProblemBuilder, Search]:
         started = time.perf_counter()
         builder = ProblemBuilder(
@@ -110,6 +133,8 @@ class Attempts:
             families, self._analysis,
         )  # fmt: skip
         planning = builder.build()
+        if regions is not None:
+            planning = with_regions(planning, regions)
         self.build_s += time.perf_counter() - started
         limit_s = self.options.time_limit_s
         if gap and limit_s is not None:  # one of many
@@ -122,4 +147,9 @@ class Attempts:
 
     def _found(self, planning: PlanningProblem, builder: ProblemBuilder, search: Search, solution: Solution) -> Found:
         summary = Summary(planning, solution, self._rules, self.mesh, self.cluster, self.options.training)
-        return Found(planning, builder.enumerator, search, solution, summary)
+        regions: Regions = {}
+        if len(planning.sites) > 1:
+            regions = regions_of(planning, solution, is_trained=self.options.training.mode == "train")
+        is_counted = bool(planning.problem.regions) or not regions
+        seconds = solution.cost_s if is_counted else step_s(planning, solution, regions)
+        return Found(planning, builder.enumerator, search, solution, summary, regions, seconds)

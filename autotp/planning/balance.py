@@ -22,24 +22,28 @@ from autotp.mesh import Mesh
 from autotp.planning.search import Search
 from autotp.planning.shares import Vector, distinct, kinds_of, uneven_axes, whole
 from autotp.planning.sizes import families_of, offered, used
+from autotp.planning.synchronised import Regions
 from autotp.rules.enumerate import Enumerator, Families, Shares, even_shares
 from autotp.solver.problem import Solution
 
 MAX_FOLLOWED = 4  # plans made by giving every rank what its speed in the last one asks for
 MAX_TURNS = 4  # of sizes for strategies, and strategies for sizes
 CLOSE = 1e-3  # relative: seconds that are no improvement worth another turn
+SLACK = 0.1  # relative: how much slower a plan may be, operator by operator, that is looked at region by region
 ROUGH = 0.02  # relative: how far from their best plans may be while shares are compared
 
 
 @dataclass(frozen=True)
 class Found:
-    """A plan for some shares."""
+    """A plan for some shares; `regions`: between its synchronisations, by which the step takes `step_s`."""
 
     planning: PlanningProblem
     enumerator: Enumerator
     search: Search
     solution: Solution
     summary: Summary
+    regions: Regions
+    step_s: float
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,17 @@ class Attempts(Protocol):
     """Makes plans for given shares."""
 
     def within_limits(
-        self, shares: Shares, below_s: float, families: Families | None = None, gap: float = 0.0
+        self,
+        shares: Shares,
+        below_s: float,
+        families: Families | None = None,
+        gap: float = 0.0,
+        regions: Regions | None = None,
     ) -> Found | None:
-        """None where no plan is faster than `below_s`; within `gap` of the best one. May raise InfeasibleError."""
+        """None where no plan is faster than `below_s`; within `gap` of the best one. May raise InfeasibleError.
+
+        With `regions`, seconds are counted by these.
+        """
         ...
 
     def all_divisions(self) -> Shares | None:
@@ -108,22 +120,25 @@ class Balancer:
             exact = self._attempts.within_limits(shares, math.inf)
         except SolverError:
             exact = None
-        return exact if exact is not None and self._judge(exact.solution) <= self._judge(rough.solution) else rough
+        return exact if exact is not None and self._judge(exact) <= self._judge(rough) else rough
 
     def _value(self, shares: Shares) -> tuple[float, float]:
         """What is minimised: seconds, or bytes of the fullest device and then seconds."""
         if shares not in self._tried:
-            known = [found.solution.cost_s for found in self._tried.values() if found]
+            # what is slower operator by operator may be faster region by region, but not much
+            known = [(1 + SLACK) * found.solution.cost_s for found in self._tried.values() if found]
             try:
                 self._tried[shares] = self._attempts.within_limits(shares, min(known, default=math.inf), gap=self._gap)
             except (InfeasibleError, SolverError) as error:
                 self._tried[shares], self._error = None, self._error or error
         found = self._tried[shares]
-        return (math.inf, math.inf) if found is None else self._judge(found.solution)
+        return (math.inf, math.inf) if found is None else self._judge(found)
 
-    def _judge(self, solution: Solution) -> tuple[float, float]:
-        seconds = solution.cost_s
-        return (max(solution.memory_bytes), seconds) if self._objective == "memory" else (seconds, 0.0)
+    def _judge(self, found: Found) -> tuple[float, float]:
+        """Seconds region by region, then operator by operator; or bytes before these."""
+        if self._objective == "memory":
+            return max(found.solution.memory_bytes), found.step_s
+        return found.step_s, found.solution.cost_s
 
     # ------------------------------------------------------------ starts
 
@@ -182,10 +197,11 @@ class Balancer:
         near = _with(best, axis, offered(self._attempts.units(axis, families), kinds, best[axis]))
         self._num_sized += 1
         try:
-            sized = self._attempts.within_limits(near, found.solution.cost_s, families, self._gap)
+            regions = found.regions if self._objective == "time" else None
+            sized = self._attempts.within_limits(near, math.inf, families, self._gap, regions)
         except (InfeasibleError, SolverError):
             return best  # out of time, or the solver's tolerance: the present sizes are among those offered
-        if sized is None or self._judge(sized.solution) >= self._judge(found.solution):
+        if sized is None or self._judge(sized)[0] >= self._judge(found)[0]:
             return best
         return used(sized.planning, sized.solution, sized.enumerator)
 
@@ -219,7 +235,7 @@ def report(
 ) -> dict[str, Any]:
     """For the plan: shares per axis, the step with even ones (memory aside), and how much faster any could be."""
     found = balanced.found
-    step_s = found.solution.cost_s
+    step_s = found.step_s
     divisions = used(found.planning, found.solution, found.enumerator)
     bound_s = min(step_s, bound_s)
     axes: Mapping[str, list[int]] = {name: list(divisions[axis][0]) for axis, name in enumerate(mesh.names)}
@@ -232,5 +248,6 @@ def report(
         "combined_speed_bound_s": found.summary.combined_speed_bound_s(),
         "bound_s": bound_s,
         "gap": (step_s - bound_s) / step_s if step_s else 0.0,
+        "apart_s": found.solution.cost_s,
         **found.summary.balance(step_s),
     }

@@ -1,9 +1,14 @@
 """No sizes of shards make a step faster than this: a bound for the choice of shares (design, section 6).
 
-The integer program of even shares, made optimistic: an operator that is cut costs what the best sizes *for it alone* would
-give it, in whole granules; a redistribution what it costs with even shards, whose largest is the smallest there can be,
-or what its bytes cost at least in exact sizes, where that is less; and memory is only limited in all (what is cut adds up to
-the same bytes, however it is divided).
+The integer program of even shares, made optimistic. Whatever the regions between synchronisations, the slowest rank of each
+takes at least the mean over ranks with any weights w that add up to 1, and a mean of sums is a sum of means:
+
+    Σ_r max_p Σ_{v in r} t_p(v)  ≥  Σ_v Σ_p w_p t_p(v).
+
+With weights by speed an operator that is cut costs what all speeds together make of it; one that is not, its mean. Where a
+single operator takes all the time, it costs what the best sizes for it give, in whole granules. A redistribution costs what
+it does with even shards, whose largest is the smallest there can be, or what its bytes cost at least in exact sizes, where
+that is less; and memory is only limited in all (what is cut adds up to the same bytes, however it is divided).
 
 What sizes can give an operator follows from its prices whole and evenly cut. On the rank at coordinate c, t(e) seconds for
 its even e granules and t(u) for all u: an operator's arithmetic and traffic are at least proportional to its share up to
@@ -39,10 +44,11 @@ def optimistic(
     axes: tuple[int, ...],
     limit_bytes: list[float],
     prices: MovePrices,
+    speeds: Floats,
 ) -> Problem:
     """The optimistic problem; `planning` is that of even shares, with a site per rank, `axes` those along which devices
-    differ, `prices` those of redistributions."""
-    sizes = _Sizes(planning, analysis, mesh, axes)
+    differ, `prices` those of redistributions; `speeds`: of the sites, relative to each other."""
+    sizes = _Sizes(planning, analysis, mesh, axes, speeds / speeds.sum())
     nodes = tuple(
         dataclasses.replace(_pooled_node(node), cost_s=np.array([sizes.least_s(v, s) for s in range(len(node.cost_s))]))
         for v, node in enumerate(planning.problem.nodes)
@@ -91,10 +97,41 @@ def _least_arcs_s(flow: Flow, states: StateGraph, planning: PlanningProblem, pri
 
 
 class _Sizes:
-    def __init__(self, planning: PlanningProblem, analysis: DimAnalysis, mesh: Mesh, axes: tuple[int, ...]) -> None:
+    def __init__(
+        self, planning: PlanningProblem, analysis: DimAnalysis, mesh: Mesh, axes: tuple[int, ...], weights: Floats
+    ) -> None:
         self._planning, self._analysis, self._mesh, self._axes = planning, analysis, mesh, axes
+        self._weights = weights
+        self._is_alone = sum(bool(seconds.any()) for seconds in planning.site_seconds) == 1
 
     def least_s(self, v: int, s: int) -> float:
+        """Seconds that a node adds to a step at least, under a strategy, whatever the sizes."""
+        return self._slowest_s(v, s) if self._is_alone else self._weighted_s(v, s)
+
+    def _weighted_s(self, v: int, s: int) -> float:
+        """The weighted mean over ranks, with the sizes for which it is least."""
+        planning, strategy = self._planning, self._planning.strategies[v][s]
+        weighted = planning.site_seconds[v] * self._weights
+        cut = [axis for axis in self._axes if strategy.choices[axis].kind == "cut"]
+        if not cut:
+            return float(weighted[s].sum())
+        others = math.prod(
+            size for a, size in enumerate(self._mesh.sizes) if a not in cut and strategy.choices[a].kind == "cut"
+        )
+        if len(cut) > 1:
+            return float(weighted[0].min()) / others
+        (axis,) = cut
+        by_coordinate = [
+            sum(
+                t
+                for t, site in zip(weighted[0], planning.sites, strict=True)
+                if site.at and site.at[axis] == coordinate
+            )
+            for coordinate in range(self._mesh.sizes[axis])
+        ]
+        return float(min(by_coordinate)) / others
+
+    def _slowest_s(self, v: int, s: int) -> float:
         """Seconds of the slowest rank under a strategy of a node, with the sizes that are best for it."""
         planning, strategy = self._planning, self._planning.strategies[v][s]
         seconds = planning.site_seconds[v]

@@ -19,6 +19,7 @@ from autotp.planning.assemble import moves_of, nodes_of, parameters_of, strategi
 from autotp.planning.attempts import Attempts
 from autotp.planning.balance import Balanced, Balancer, report
 from autotp.planning.search import Options, limits_of, stated
+from autotp.planning.synchronised import by_regions
 from autotp.plans import Plan
 from autotp.rules.enumerate import Shares
 from autotp.rules.registry import is_fallback, rules_of
@@ -70,8 +71,8 @@ def _order_of(tried: tuple[Attempts, Balanced | InfeasibleError], objective: str
     _, balanced = tried
     if isinstance(balanced, InfeasibleError):
         return math.inf, math.inf
-    solution = balanced.found.solution
-    return (max(solution.memory_bytes), solution.cost_s) if objective == "memory" else (solution.cost_s, 0.0)
+    found = balanced.found
+    return (max(found.solution.memory_bytes), found.step_s) if objective == "memory" else (found.step_s, 0.0)
 
 
 def make_plan(
@@ -104,7 +105,10 @@ def make_plan(
     baselines = search.baselines(solution, summary.single_device_s())
     planned = time.perf_counter()
     strategies = strategies_of(planning, solution)
-    predicted = summary.predicted()
+    apart = summary.predicted()
+    predicted = by_regions(apart, found.step_s)
+    scale = predicted["compute_s"] / apart["compute_s"] if apart["compute_s"] else 1.0
+    times_s = {name: (scale * f, scale * b) for name, (f, b) in summary.operator_times().items()}
     capacities = [cluster.device(rank).memory_bytes for rank in range(mesh.num_ranks)]
     plan = Plan(
         fingerprint=graph.fingerprint(),
@@ -113,7 +117,7 @@ def make_plan(
         strategies=strategies,
         moves=moves_of(planning, solution),
         parameters=parameters_of(planning, strategies, mesh, captured.tied),
-        nodes=nodes_of(planning, summary.operator_times()),
+        nodes=nodes_of(planning, times_s),
         cluster=cluster.to_json(),
         model=model,
         problem={

@@ -57,6 +57,9 @@ class Evaluator:
     ) -> tuple[float, tuple[tuple[int, ...], ...]]:
         problem = self.problem
         seconds = [node.count * float(node.cost_s[s]) for node, s in zip(problem.nodes, choices, strict=True)]
+        for region in problem.regions:
+            needed = sum(each[choices[v]] for v, each in zip(region.nodes, region.seconds, strict=True))
+            seconds.append(region.count * float(np.max(needed)))
         arcs = []
         for flow, trees in zip(problem.flows, all_trees, strict=True):
             wanted = {int(consumer.wants[choices[consumer.node]]) for consumer in flow.consumers}

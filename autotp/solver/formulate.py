@@ -68,6 +68,8 @@ def formulate(
         cost = node.count * node.cost_s * weight + preference * (perturbation / len(problem.nodes))
         x.append(builder.variables(cost, integer=True))  # no upper bound: Σ x = 1 is one
         builder.entries(builder.rows(1, lower=1, upper=1), x[-1], 1)
+    if weight:
+        _add_regions(builder, problem, x, weight)
     beside = []
     for index, (flow, way) in enumerate(zip(problem.flows, ways, strict=True)):
         if weight or not way.connects(flow):
@@ -85,8 +87,18 @@ def formulate(
     return Formulation(builder.build(), tuple(x), unit_bytes, 0.0)
 
 
+def _add_regions(builder: Builder, problem: Problem, x: list[Ints], weight: float) -> None:
+    """A variable for every region's seconds (in units of cost), and a row per kind of device that it stays above."""
+    for region in problem.regions:
+        rows = builder.rows(len(problem.limit_bytes), lower=0)
+        builder.entries(rows, builder.variables(region.count), 1)
+        for v, seconds in zip(region.nodes, region.seconds, strict=True):
+            builder.entries(rows[:, None], x[v][None, :], -weight * seconds.T)
+
+
 def _typical_seconds(problem: Problem) -> float:
     seconds = sum(node.count * float(node.cost_s.min()) for node in problem.nodes)
+    seconds += sum(region.count * float(s.max(axis=1).min()) for region in problem.regions for s in region.seconds)
     if not seconds:
         costs = [flow.arc_cost_s[np.isfinite(flow.arc_cost_s)] * flow.count for flow in problem.flows]
         costs += [node.cost_s * node.count for node in problem.nodes]

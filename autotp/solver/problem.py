@@ -105,8 +105,24 @@ class Overlap:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """Work between two synchronisations, in `count` regions that are alike: everybody waits for whoever needs most for it.
+
+    `nodes`: the decisions; `seconds[k][S, D]`: what all of the k-th one's occurrences in the region take, beside its
+    `cost_s`.
+    """
+
+    nodes: tuple[int, ...]
+    seconds: tuple[Floats, ...]
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Problem:
-    """Nodes, flows, and bytes per kind of device: the limit and what is taken whatever is chosen."""
+    """Nodes, flows, and bytes per kind of device: the limit and what is taken whatever is chosen.
+
+    With `regions` the seconds are more by  Σ_r count · max_p Σ_{v in r} seconds[v, s, p] · x[v, s].
+    """
 
     nodes: tuple[NodeChoices, ...]
     flows: tuple[Flow, ...]
@@ -114,6 +130,7 @@ class Problem:
     fixed_bytes: Floats  # [D]
     device_names: tuple[str, ...] = ("device",)
     overlap: Overlap | None = None
+    regions: tuple[Region, ...] = ()
 
     def exposed_s(self, choices: Sequence[int], arcs: Sequence[Sequence[int]]) -> float:
         """Seconds of what is sent beside something else that are exposed, by these choices and arcs of every flow."""

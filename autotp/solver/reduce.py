@@ -16,6 +16,8 @@ def useful_strategies(problem: Problem, ways: list[Distances], *, with_memory: b
         roles[flow.producer].append(flow.makes)
         for consumer in flow.consumers:
             roles[consumer.node].append(consumer.wants)
+    if problem.regions:  # who is beaten alone may be best together
+        return [[int(s) for s in np.flatnonzero(alive)] for alive in possible]
     return [
         _undominated(node, np.flatnonzero(alive), states, with_memory)
         for node, alive, states in zip(problem.nodes, possible, roles, strict=True)

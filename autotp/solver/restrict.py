@@ -26,7 +26,13 @@ def restrict(problem: Problem, allowed: Sequence[Sequence[int]]) -> tuple[Proble
             raise AutoTPError(f"node {node.name!r} has {len(node.cost_s)} strategies, not {strategies.tolist()}")
     nodes = tuple(_keep(node, index) for node, index in zip(problem.nodes, kept, strict=True))
     flows = tuple(_follow(flow, kept) for flow in problem.flows)
-    return dataclasses.replace(problem, nodes=nodes, flows=flows), kept
+    regions = tuple(
+        dataclasses.replace(
+            region, seconds=tuple(each[kept[v]] for v, each in zip(region.nodes, region.seconds, strict=True))
+        )
+        for region in problem.regions
+    )
+    return dataclasses.replace(problem, nodes=nodes, flows=flows, regions=regions), kept
 
 
 def original(choices: Sequence[int], mapping: Mapping) -> tuple[int, ...]:
