@@ -71,6 +71,28 @@ def test_a_rank_that_is_slow_at_what_all_do_gets_less_of_what_is_divided(width):
     assert balance["bound_s"] <= best and balance["apart_s"] > 1.05 * best
 
 
+class Two(nn.Module):
+    """Two attentions of 13 heads each, with nothing sent in between."""
+
+    def forward(self, q, k):
+        one = F.scaled_dot_product_attention(q, k, k, is_causal=True)
+        other = F.scaled_dot_product_attention(k, q, q, is_causal=True)
+        return one, other
+
+
+def test_what_does_not_divide_is_made_up_for_within_a_region_and_the_bound_knows_it():
+    x = torch.zeros(1, 13, 64, 32)
+    captured = capture(Two(), (x, x.clone()), mode="infer")
+    cluster = cluster_of((1e12, 1.001e12), (1e12,) * 2)
+    plan = make_plan(captured, Mesh.parse("tp=2"), cluster, Options(Training("infer")), {}).plan
+    sizes = [s.results[0][0].blocks[0] for name, s in plan.strategies.items() if "scaled_dot" in plan.nodes[name].op]
+    assert sorted(sizes) == [(6, 7), (7, 6)], "operator by operator both are 6, 7"
+    head_s = 64 * 64 * 64 / 1e12
+    assert plan.summary["predicted"]["step_s"] == pytest.approx(13 * head_s, rel=1e-3)
+    bound_s = plan.summary["balance"]["bound_s"]
+    assert 0.99 * 13 * head_s < bound_s < 13 * head_s and plan.summary["balance"]["gap"] > 1e-5
+
+
 def test_the_step_is_between_the_busiest_rank_and_the_sum_of_the_slowest():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64), nn.LayerNorm(64), nn.Linear(64, 64))

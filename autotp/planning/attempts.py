@@ -24,6 +24,7 @@ from autotp.planning.synchronised import Regions, regions_of, step_s, with_regio
 from autotp.rules.dims import DimAnalysis
 from autotp.rules.enumerate import Families, Shares, even_shares
 from autotp.rules.rule import OpRule
+from autotp.solver.evaluate import evaluate
 from autotp.solver.ilp import solve
 from autotp.solver.problem import Floats, Solution
 
@@ -76,6 +77,21 @@ class Attempts:
         if is_even and solution.cost_s == self.even_s:
             self.even_s = found.step_s
         return found
+
+    def chosen(self, shares: Shares, sized: Found) -> Found | None:
+        """The plan with the strategies and sizes of another one; None where these shares do not give all of its sizes, or
+        it does not fit."""
+        planning, builder, search = self._prepare(shares, None, 0.0)
+        wanted = [some[s] for some, s in zip(sized.planning.strategies, sized.solution.choices, strict=True)]
+        if any(one not in some for one, some in zip(wanted, planning.strategies, strict=True)):
+            return None
+        choices = [some.index(one) for one, some in zip(wanted, planning.strategies, strict=True)]
+        solution = evaluate(planning.problem, choices)
+        if not search.fits(solution):
+            return None
+        gap, count = sized.solution.gap, sized.solution.num_variables
+        solution = replace(solution, bound_s=(1 - gap) * solution.cost_s, gap=gap, num_variables=count)
+        return self._found(planning, builder, search, replace(solution, status=sized.solution.status))
 
     def anyway(self, error: InfeasibleError) -> Found:
         """With even shares and no limit but the user's; raises `error` again if there is one."""

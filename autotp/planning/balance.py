@@ -72,6 +72,10 @@ class Attempts(Protocol):
         """
         ...
 
+    def chosen(self, shares: Shares, sized: Found) -> Found | None:
+        """The plan with the strategies and sizes of another one, where these shares give them and it fits."""
+        ...
+
     def all_divisions(self) -> Shares | None:
         """Every division of every dim on every axis, where these are few."""
         ...
@@ -203,7 +207,13 @@ class Balancer:
             return best  # out of time, or the solver's tolerance: the present sizes are among those offered
         if sized is None or self._judge(sized)[0] >= self._judge(found)[0]:
             return best
-        return used(sized.planning, sized.solution, sized.enumerator)
+        shares = used(sized.planning, sized.solution, sized.enumerator)
+        strategies_again = self._value(shares)
+        if self._judge(sized) < strategies_again:  # counted by the regions of the strategies that it keeps
+            kept = self._attempts.chosen(shares, sized)
+            if kept is not None and self._judge(kept) < strategies_again:
+                self._tried[shares] = kept
+        return shares
 
 
 METRICS: tuple[Callable[[DeviceProfile], float], ...] = (
