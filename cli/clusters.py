@@ -87,6 +87,8 @@ def _device(device: Any) -> Iterable[RenderableType]:
         "attention_efficiency": f"{device.attention_efficiency:.0%}",
         "launch_s": seconds(device.launch_s),
         "process_bytes": size(device.process_bytes),
+        "overlap_efficiency": f"{device.overlap_efficiency:.0%}" if device.overlap_efficiency else "",
+        "together_factors": "\n".join(f"{name} ×{factor:.2f}" for name, factor in device.together_factors.items()),
     }
     for field, value in facts.items():
         if value:

@@ -30,7 +30,8 @@ class DeviceProfile:
       nothing is gained by doing both at once.
     - `operator_times_s`: by `cost.operator_key`, measured (forward, backward) seconds, which are taken instead of any model.
     - `together_factors`: by kind of work, its seconds with all ranks of a node busy, as in a step, over its seconds alone;
-      all rates here are of busy ranks. `spread`: distance between quartiles over the median, of the measurements.
+      all rates here are of busy ranks, so these are only told. `spread`: distance between quartiles over the median, of
+      the measurements.
     - `peak_flops_per_s`: the datasheet's dense peak by dtype, for utilisation figures only; never used to predict.
     - `source`: where each number is from, by field name. `is_measured`: whether rates were measured on this device.
     """

@@ -15,6 +15,7 @@ from autotp.measuring.run_rank import RankRun, RunTask, run_rank
 from autotp.plan_file import dumps, plan_identity
 from autotp.plans import Plan
 from autotp.runtime.spawn import run_processes
+from autotp.timeline import WAIT, timeline
 
 GROUP_TIMEOUT_S = 300.0
 TIMEOUT_S = 3600.0
@@ -86,7 +87,7 @@ def compare(plan: Plan, runs: Sequence[RankRun], num_steps: int, bound: float) -
         step_s=Compared(predicted["step_s"], step_s),
         spread_s=quartiles[2] - quartiles[0],
         parts_s=parts,
-        communication_s=_communication(predicted, run, scale),
+        communication_s=_communication(plan, run, scale),
         operators_s={name: Compared(*row) for name, row in sorted(operators.items(), key=lambda each: -each[1][1])},
         nodes=nodes,
         moves=_moves(plan, run, scale),
@@ -112,7 +113,7 @@ def _parts(predicted: Mapping[str, Any], run: RankRun, step_s: float) -> tuple[d
         "forward": scale * compute[0], "backward": scale * compute[1], "optimizer": optimizer_s,
         "communication": scale * communication_s,
     }  # fmt: skip
-    expected = {**predicted["compute_parts_s"], "communication": predicted["communication_s"]}
+    expected = {**predicted["compute_parts_s"], "communication": predicted["exposed_communication_s"]}
     found = {name: Compared(expected.get(name, 0.0), seconds) for name, seconds in measured.items()}
     rest = [max(0.0, total - sum(each)) for total, each in (
         (predicted["step_s"], [one.predicted for one in found.values()]), (step_s, measured.values()),
@@ -120,8 +121,14 @@ def _parts(predicted: Mapping[str, Any], run: RankRun, step_s: float) -> tuple[d
     return {**found, "other": Compared(*rest)}, scale
 
 
-def _communication(predicted: Mapping[str, Any], run: RankRun, scale: float) -> dict[str, Compared]:
-    expected = predicted["communication_by_kind_s"]
+def _communication(plan: Plan, run: RankRun, scale: float) -> dict[str, Compared]:
+    """By kind. Of what is sent beside computing the waiting at the end counts: the rest cannot be told from computing."""
+    expected = dict(plan.summary["predicted"]["communication_by_kind_s"])
+    for event in timeline(plan):
+        if event.stream == "overlapped":
+            expected[event.what] -= event.duration_s
+        elif event.what == WAIT:
+            expected[WAIT] = expected.get(WAIT, 0.0) + event.duration_s
     measured = {**run.actions_s, "inside_operators": sum(run.inside_s)}
     names = sorted({*expected, *measured} - {"none"})
     found = {name: Compared(expected.get(name, 0.0), scale * measured.get(name, 0.0)) for name in names}

@@ -27,6 +27,7 @@ from autotp.runtime.live import LiveStorage
 from autotp.runtime.module import ParallelModule
 from autotp.runtime.moves import Redistribute
 from autotp.runtime.verify import scalar_of
+from autotp.timeline import WAIT
 
 WARM_UP, PROFILED, NUM_MEMORY_STEPS = 2, 3, 4
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
@@ -45,7 +46,8 @@ class RunTask:
 class RankRun:
     """What one rank found. Seconds by step: forward, backward, optimizer; of nodes and moves: [forward, backward].
 
-    `actions_s`: of redistributions, by action. `inside_s`: of collectives inside operators, [forward, backward].
+    `actions_s`: of redistributions, by action, and of waiting for gradients at the end of backward passes. `inside_s`: of
+    collectives inside operators, [forward, backward].
     """
 
     steps_s: list[list[float]]
@@ -74,6 +76,7 @@ def run_rank(rank: int, task: RunTask) -> RankRun:
     # a backend's thread may hold on to what it sent for a moment longer than the step does: the least of some steps
     memory = min((_memory(step, running) for _ in range(NUM_MEMORY_STEPS)), key=lambda found: found["peak"])
     nodes, moves, actions = _attributed(module, captured.graph, times.nodes)
+    actions[WAIT] = times.waited_s
     inside = [sum(both[way] for name, both in times.inside.items() if name in captured.graph.nodes) for way in (0, 1)]
     operators = {name: captured.graph[name].short_op for name in nodes}
     return RankRun(steps, nodes, moves, actions, inside, operators, memory, device_name(device))

@@ -15,6 +15,7 @@ from torch import fx
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from autotp.runtime.module import ParallelModule
+from autotp.runtime.reductions import WAIT
 
 _NODE = "node:"
 _ENGINE = "autograd::engine::evaluate_function"
@@ -23,10 +24,14 @@ _COLLECTIVES = ("_c10d_functional::", "c10d::")
 
 @dataclass
 class NodeTimes:
-    """Seconds of every node of the rewritten graph in one step: [forward, backward]; `inside`: of these, collectives."""
+    """Seconds of every node of the rewritten graph in one step: [forward, backward]; `inside`: of these, collectives.
+
+    `waited_s`: at the end of backward passes, for gradients that are added up beside them.
+    """
 
     nodes: dict[str, list[float]] = field(default_factory=dict)
     inside: dict[str, list[float]] = field(default_factory=dict)
+    waited_s: float = 0.0
 
 
 class _Named(fx.Interpreter):
@@ -67,7 +72,9 @@ def node_times(module: ParallelModule, step: Callable[[], object], num_steps: in
             if node is not None:
                 by_sequence[event.sequence_nr] = node
     for event in events:
-        if event.name.startswith(_NODE):
+        if event.name == WAIT:
+            found.waited_s += _seconds(event, use_device) / num_steps
+        elif event.name.startswith(_NODE):
             _add(found.nodes, event.name.removeprefix(_NODE), 0, _seconds(event, use_device) / num_steps)
         elif event.name.startswith(_ENGINE) and event.sequence_nr in by_sequence:
             _add(found.nodes, by_sequence[event.sequence_nr], 1, _seconds(event, use_device) / num_steps)

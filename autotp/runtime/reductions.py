@@ -20,12 +20,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.autograd import Variable
+from torch.profiler import record_function
 
 from autotp.errors import AutoTPError
 from autotp.redistribute import Step
 
 Later = Callable[[], Tensor]  # waits for a result and returns it
 
+WAIT = "autotp: wait for gradients"  # what profilers see of the end of a backward pass
 MAX_IN_FLIGHT = 4  # sums at once: each keeps what it sends
 
 
@@ -101,8 +103,9 @@ class _Backward:
                 one.begin()
 
     def end(self) -> None:
-        while self.sums:
-            self._end_first()
+        with record_function(WAIT):
+            while self.sums:
+                self._end_first()
         if not self.reductions.is_held:
             self.reductions.reduce_rest()
 
