@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 import autotp
+from autotp.capture.model_file import load_model
 from autotp.measurement import Measurement
 from autotp.measuring.run_plan import compare
 from autotp.measuring.run_rank import RankRun
 from autotp.plans import Plan
+from autotp.timeline import WAIT
 
 MODEL = Path(__file__).parents[1] / "examples" / "mlp.py"
 
@@ -21,14 +23,16 @@ def plan() -> Plan:
 
 def run_of(plan: Plan, factor: float = 1.0) -> RankRun:
     """A rank that took exactly what the plan predicts, times a factor."""
-    predicted = plan.summary["predicted"]
+    predicted, times = plan.summary["predicted"], plan.summary["training"]["accumulation"]
     nodes = {
-        name: [factor * facts.forward_s, factor * facts.backward_s]
+        name: [times * factor * facts.forward_s, times * factor * facts.backward_s]
         for name, facts in plan.nodes.items()
         if facts.kind == "op"
     }
     moves = {
-        value.node: [factor * sum(m.forward_s for m in all_of), factor * sum(m.backward_s for m in all_of)]
+        value.node: [
+            times * factor * sum(each) for each in zip(*((m.forward_s, m.backward_s) for m in all_of), strict=True)
+        ]
         for value, all_of in plan.moves.items()
     }
     actions = {name: factor * seconds for name, seconds in predicted["communication_by_kind_s"].items()}
@@ -43,7 +47,9 @@ def run_of(plan: Plan, factor: float = 1.0) -> RankRun:
     return RankRun(steps, nodes, moves, actions, [inside_s, 0.0], operators, {**sizes, "peak": peak}, "cpu")
 
 
-def test_what_was_predicted_exactly_is_off_by_nothing(plan: Plan) -> None:
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_what_was_predicted_exactly_is_off_by_nothing(accumulation: int) -> None:
+    plan = autotp.plan(str(MODEL), mesh="tp=2", cluster="cpu", strategy="megatron", accumulation=accumulation)
     found = compare(plan, [run_of(plan)] * 2, 3, 0.01)
     assert found.misses() == []
     rows = [found.step_s, *found.parts_s.values(), *found.communication_s.values(), *found.operators_s.values()]
@@ -68,3 +74,15 @@ def test_parts_add_up_to_the_step_whatever_the_profiler_adds(plan: Plan) -> None
     slow = {name: [3 * seconds for seconds in both] for name, both in run.nodes_s.items()}
     found = compare(plan, [replace(run, nodes_s=slow)] * 2, 3, 0.25)
     assert sum(each.measured for each in found.parts_s.values()) == pytest.approx(found.step_s.measured)
+
+
+def test_of_what_is_sent_beside_computing_the_waiting_is_compared() -> None:
+    source = load_model(str(MODEL.with_name("llama.py")), {"size": "8b", "layers": 1}, 16, 512)
+    plan = autotp.plan(source, mesh="dp=2", cluster="dgx-h100", dtype="bf16", overlap=True)
+    predicted = plan.summary["predicted"]
+    hidden_s = predicted["communication_s"] - predicted["exposed_communication_s"]
+    found = compare(plan, [run_of(plan)] * 2, 3, 0.25)
+    assert hidden_s > 0 and found.communication_s[WAIT].predicted > 0
+    total_s = sum(each.predicted for each in found.communication_s.values())
+    assert total_s == pytest.approx(predicted["exposed_communication_s"])
+    assert found.parts_s["communication"].predicted == pytest.approx(predicted["exposed_communication_s"])

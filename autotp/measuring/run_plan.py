@@ -14,6 +14,7 @@ from autotp.measurement import Compared, Directions, Measurement
 from autotp.measuring.run_rank import RankRun, RunTask, run_rank
 from autotp.plan_file import dumps, plan_identity
 from autotp.plans import Plan
+from autotp.redistribute import REDUCTIONS
 from autotp.runtime.spawn import run_processes
 from autotp.timeline import WAIT, timeline
 
@@ -64,13 +65,14 @@ def compare(plan: Plan, runs: Sequence[RankRun], num_steps: int, bound: float) -
     parts, scale = _parts(predicted, run, step_s)
     operators: dict[str, list[float]] = {}
     nodes = {}
+    times = _accumulation(plan)
     for name, both in run.nodes_s.items():
         facts = plan.nodes[name]
         nodes[name] = Directions(
-            Compared(facts.forward_s, scale * both[0]), Compared(facts.backward_s, scale * both[1])
+            Compared(times * facts.forward_s, scale * both[0]), Compared(times * facts.backward_s, scale * both[1])
         )
         row = operators.setdefault(run.operators[name], [0.0, 0.0])
-        row[0] += facts.forward_s + facts.backward_s
+        row[0] += times * (facts.forward_s + facts.backward_s)
         row[1] += scale * sum(both)
     return Measurement(
         plan_identity=plan_identity(plan),
@@ -97,6 +99,10 @@ def compare(plan: Plan, runs: Sequence[RankRun], num_steps: int, bound: float) -
         ),
         memory_parts_bytes=_memory_parts(predicted, runs),
     )
+
+
+def _accumulation(plan: Plan) -> int:
+    return int(plan.summary.get("training", {}).get("accumulation", 1)) if plan.mode == "train" else 1
 
 
 def _compute_s(run: RankRun) -> float:
@@ -137,10 +143,12 @@ def _communication(plan: Plan, run: RankRun, scale: float) -> dict[str, Compared
 
 def _moves(plan: Plan, run: RankRun, scale: float) -> dict[str, Directions]:
     expected: dict[str, list[float]] = {}
+    times = _accumulation(plan)
     for value, moves in plan.moves.items():
         row = expected.setdefault(value.node, [0.0, 0.0])
-        row[0] += sum(move.forward_s for move in moves)
-        row[1] += sum(move.backward_s for move in moves)
+        once = plan.reduces_once and plan.nodes[value.node].kind == "parameter"
+        row[0] += times * sum(move.forward_s for move in moves)
+        row[1] += sum((1 if once and move.backward in REDUCTIONS else times) * move.backward_s for move in moves)
     names = [name for name in plan.nodes if name in expected or name in run.moves_s]
     return {
         name: Directions(*(
