@@ -71,7 +71,7 @@ def _text(data: dict[str, Any], plan: Plan) -> Iterable[RenderableType]:
         yield "Other batches were not tried: --batches plans the model again for them."
     yield (
         "Totals are solved, not estimated. Tried were communication up to 16 times faster and slower on all links alike, "
-        "limits of memory down to a third of what the plan needs"
+        "tighter limits of memory, as far as a plan was proven best within them"
         + (", and batches up to 8 times larger and smaller." if data["with_batches"] else ".")
     )
 

@@ -10,10 +10,15 @@ from autotp.errors import AutoTPError
 from autotp.plans import Plan
 from autotp.report.units import size
 from autotp.solver.baselines import solve_restricted
-from autotp.solver.problem import Problem, Solution
+from autotp.solver.problem import Floats, Problem, Solution
 
 LADDER = (2.0, 4.0, 8.0, 16.0)  # how many times faster or slower sending is tried
-SHRINK = (0.9, 0.75, 0.6, 0.45, 0.3)  # of the memory that the plan needs: limits that are tried
+TIGHTER = (
+    1.25,
+    1.5,
+    1.75,
+    2.0,
+)  # limits that are tried: from 1, what the plan needs, to 2, the least that any plan needs
 BISECTIONS = 3  # of the step of a ladder on which an alternative begins to win
 LIMIT_S = 10.0  # for a solution under a tighter limit of memory; one without a proof says nothing
 
@@ -59,13 +64,18 @@ class Wins:
                 most = max(2.0, float((np.asarray(free.memory_bytes) / limits).max()))
                 for words, factor in _ladder(lambda f: self._best(self._limited(limits * f)), (most,), self._chosen):
                     self.add(words, f"at least {size(float((limits * factor).max()))} of memory per device")
-        if self._plan.summary["solver"]["objective"] == "time" and self._plan.summary["solver"]["fits"]:
-            tighter = _ladder(lambda f: self._best(self._limited(needed / f)), [1 / s for s in SHRINK], self._chosen)
-            for words, factor in tighter:
-                self.add(words, f"at most {size(float((needed / factor).max()))} of memory per device")
+        if self._plan.summary["solver"]["objective"] != "time" or not self._plan.summary["solver"]["fits"]:
+            return
+        own = needed - self._problem.fixed_bytes  # what the model takes, without its process
 
-    def _limited(self, limit_bytes: np.ndarray) -> Problem:
-        return replace(self._problem, limit_bytes=np.asarray(limit_bytes, dtype=np.float64))
+        def tighter(step: float) -> Floats:
+            return needed - (1 - 1 / step) * own
+
+        for words, step in _ladder(lambda s: self._best(self._limited(tighter(s))), TIGHTER, self._chosen):
+            self.add(words, f"at most {size(float(tighter(step).max()))} of memory per device")
+
+    def _limited(self, limit_bytes: Floats) -> Problem:
+        return replace(self._problem, limit_bytes=limit_bytes)
 
     def _best(self, problem: Problem) -> str | None:
         """How the best solution splits the node; None where there is none, or none that is proven."""
