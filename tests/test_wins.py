@@ -49,8 +49,10 @@ def test_the_plan_splits_nothing_here() -> None:
 def test_less_memory_makes_another_split_win() -> None:
     (words,) = [each for each in column_wins_if() if each.startswith("at most")]
     limit_bytes = parse_bytes(words.removeprefix("at most ").removesuffix(" of memory per device"))
+    needed = explained().alternatives[0].memory_bytes
+    assert needed is not None and limit_bytes < needed
     assert best_within(limit_bytes - 2**19) == "column (n)"
-    assert best_within(explained().alternatives[0].memory_bytes or 0.0) == "whole"
+    assert best_within(needed) == "whole"
 
 
 def test_a_larger_batch_makes_another_split_win() -> None:
