@@ -4,10 +4,12 @@ import difflib
 import gc
 import importlib.metadata
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -50,6 +52,9 @@ class Program(TyperGroup):
             print_error(_words(error), as_json=as_json)
             return ERROR
         except Exception as error:  # noqa: BLE001  # the last boundary: a user sees one line, never a traceback
+            if _interrupts:
+                print_error("interrupted", as_json=as_json)
+                return INTERRUPTED
             _traceback_if_wanted()
             kind = type(error).__name__
             hint = "this is a bug in autotp; AUTOTP_DEBUG=1 prints the traceback"
@@ -121,7 +126,17 @@ def autotp(
     """
 
 
+_interrupts: list[int] = []
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Remember it: a library that swallows the exception, half imported, fails otherwise, and that is no bug of ours."""
+    _interrupts.append(number)
+    signal.default_int_handler(number, frame)
+
+
 def main() -> None:
+    signal.signal(signal.SIGINT, _interrupt)
     # Imports and captures make millions of objects that stay: looking for garbage among them is a tenth of the time.
     gc.set_threshold(200_000)
     app()

@@ -267,6 +267,12 @@ def test_every_command_teaches_by_an_example(name: str) -> None:
     assert "Example" in found.stdout or name == "profile"
 
 
+def test_an_interrupt_that_a_library_swallows_is_one_all_the_same(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotp.cli.show.describe_plan", lambda _: iter([1 / 0]))
+    monkeypatch.setattr("autotp.cli.main._interrupts", [2])
+    assert run("show", "mlp.plan.json", folder=files) == (130, "", "error: interrupted\n")
+
+
 def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     program = Path(sys.executable).parent / "autotp"
     with subprocess.Popen(
