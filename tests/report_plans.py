@@ -14,11 +14,11 @@ ROOT = Path(__file__).parent.parent
 
 
 @cache
-def small_plan(name: str = "nanogpt", mesh: str = "tp=2", cluster: str = "dgx-h100") -> Plan:
+def small_plan(name: str = "nanogpt", mesh: str = "tp=2", cluster: str = "dgx-h100", layers: int | None = None) -> Plan:
     """A plan of one of the examples, which splits all it can."""
-    return autotp.plan(
-        load_model(str(ROOT / "examples" / f"{name}.py")), mesh=mesh, cluster=cluster, objective="memory"
-    )
+    options = {} if layers is None else {"layers": layers}
+    model = load_model(str(ROOT / "examples" / f"{name}.py"), options)
+    return autotp.plan(model, mesh=mesh, cluster=cluster, objective="memory")
 
 
 CONFIG = {

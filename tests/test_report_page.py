@@ -1,9 +1,11 @@
 """The page in a real browser: it asks for nothing, complains of nothing, has every section, and its tables work."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import CHROMIUM, Page, browser
 from report_plans import small_plan
@@ -11,15 +13,26 @@ from test_measurement import SAMPLE
 
 from autotp.errors import PlanError
 from autotp.plan_file import plan_identity
+from autotp.plans import Plan
 from autotp.report.files import write_page, write_plots, write_tables
 from autotp.report.frames import TABLES
 from autotp.report.page import render
+from autotp.report.plots import NUM_MOMENTS
+from autotp.report.timeline import outline
 
 KEYS = [
     "answer", "time", "memory", "timeline", "structure", "operators", "redistributions", "scaling", "balance", "roofline",
     "fallbacks", "solver", "profile", "measurement",
 ]  # fmt: skip
+pages: dict[int, str] = {}
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+
+
+def page_of(plan: Plan) -> str:
+    """The page of one of the plans that are made once, drawn once."""
+    if id(plan) not in pages:
+        pages[id(plan)] = render(plan)
+    return pages[id(plan)]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +112,7 @@ def test_a_filter_keeps_the_rows_that_have_all_its_words(page: Page, file: Path)
 
 
 def test_equal_plans_give_equal_pages() -> None:
-    assert render(small_plan()) == render(small_plan())
+    assert page_of(small_plan()) == render(small_plan())
 
 
 def test_a_measurement_of_another_plan_is_refused() -> None:
@@ -107,8 +120,24 @@ def test_a_measurement_of_another_plan_is_refused() -> None:
         render(small_plan(), SAMPLE)
 
 
+def test_a_page_does_not_grow_with_the_number_of_equal_layers() -> None:
+    """Drawings aside, whose size is bounded: so that 126 layers stay far below three megabytes."""
+
+    def text_of(page: str) -> str:
+        return re.sub(r"<svg.*?</svg>|<wbr>", "", page, flags=re.DOTALL)
+
+    shallow, deep = text_of(page_of(small_plan())), text_of(page_of(small_plan(layers=10)))
+    assert "blocks.0..9." in deep
+    assert (len(deep) - len(shallow)) / 8 < 400
+
+
+def test_a_timeline_has_at_most_a_corner_per_moment() -> None:
+    shares = np.random.default_rng(0).random(NUM_MOMENTS)
+    assert len(outline(shares, 1.0)[0]) <= NUM_MOMENTS + 1
+
+
 def test_nothing_in_the_page_is_loaded_from_elsewhere() -> None:
-    text = render(small_plan())
+    text = page_of(small_plan())
     for attribute in ("src=", "@import", '<link rel="stylesheet', "fetch("):
         assert attribute not in text
     assert "http" not in text.replace("http://www.w3.org/", "")
@@ -126,4 +155,4 @@ def test_plots_and_tables_are_files_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["resnet", "mlp"])
 def test_models_without_repeated_blocks_have_pages_too(name: str) -> None:
-    assert 'id="measurement"' in render(small_plan(name))
+    assert 'id="measurement"' in page_of(small_plan(name))

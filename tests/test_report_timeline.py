@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from report_plans import small_plan
+from report_plans import ROOT, small_plan
 
+import autotp
+from autotp.capture.model_file import load_model
 from autotp.plans import Plan
 from autotp.report.axes import NARROW
 from autotp.report.plots import timeline_figure
@@ -85,3 +87,14 @@ def test_bars_stand_for_the_seconds_of_the_simulation() -> None:
 def test_the_page_says_whose_timelines_it_shows() -> None:
     text = {section.key: " ".join(section.text) for section in sections(unlike(small_plan()))}["timeline"]
     assert "each of the 2 kinds of devices" in text
+
+
+def test_what_is_hidden_has_a_row_of_its_own_and_what_is_waited_for_does_not_hide() -> None:
+    model = load_model(str(ROOT / "examples" / "llama.py"), {"size": "8b", "layers": 1}, 16, 512)
+    plan = autotp.plan(model, mesh="dp=2", cluster="dgx-h100", dtype="bf16", overlap=True)
+    assert any(event.stream == "overlapped" for one in timelines(plan) for event in one.events)
+    (ax,) = timeline_figure(plan).axes
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["compute", "communication", "beside it"]
+    for row, stream in enumerate(("compute", "communication", "overlapped")):
+        seconds = sum(e.duration_s for e in shown_timelines(plan)[0].events if e.stream == stream)
+        assert drawn_s(plan, row) == pytest.approx(seconds, rel=0.03)

@@ -71,7 +71,7 @@ def _speed(plan: Plan) -> str:
         fits = "" if row["fits"] else ", if it fitted"
         parts.append(f"{_compared(step_s, row['step_s'])} {words} ({seconds(row['step_s'])}{fits})")
     return f"That is {' and '.join(part for part in parts if part)}.".replace(
-        "and Megatron's plan does", "; Megatron's plan does"
+        " and Megatron's plan does", "; Megatron's plan does"
     )
 
 

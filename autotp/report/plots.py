@@ -10,8 +10,9 @@ from autotp.report.plots_roofline import roofline_figure
 from autotp.report.style import LIGHT
 from autotp.report.timeline import busy, outline, shown_timelines, words_of
 from autotp.report.units import seconds, size
-from autotp.timeline import WAIT, Event
+from autotp.timeline import STREAMS, Event
 
+ROWS = ("compute", "communication", "beside it")  # what the streams of a timeline are called
 NUM_MOMENTS = 800  # of a step that are drawn: a pixel of a wide page each
 MAX_BARS = 16  # ranks drawn; of more, one of each kind
 MEMORY = {
@@ -75,31 +76,31 @@ def timeline_figure(plan: Plan, width: float = WIDTH) -> Figure:
     """One step of every kind of rank, simulated: a row per stream, as high as the stream is busy at that moment."""
     found = shown_timelines(plan)
     end_s = max((one.step_s for one in found), default=0.0) or 1.0
-    with axes(width, 0.95 + 0.95 * len(found)) as (fig, ax):
+    streams = [s for s in STREAMS if s in ROWS[:2] or any(event.stream == s for one in found for event in one.events)]
+    rows, names = len(streams) + 1, dict(zip(STREAMS, ROWS, strict=True))
+    with axes(width, 0.95 + 0.32 * rows * len(found)) as (fig, ax):
         ticks: list[float] = []
         for index, one in enumerate(found):
-            ax.text(0, 3 * index - 0.75, words_of(plan, one), fontsize=8, color=LIGHT["muted"], va="center")
-            for y, stream in ((3 * index, "compute"), (3 * index + 1, "communication")):
+            ax.text(0, rows * index - 0.75, words_of(plan, one), fontsize=8, color=LIGHT["muted"], va="center")
+            for y, stream in enumerate(streams, start=rows * index):
                 ticks.append(y)
                 ax.axhline(y, color=LIGHT["line"], linewidth=0.6, zorder=0.5)
-                events = [event for event in one.events if (event.stream == "compute") == (stream == "compute")]
-                for name, some in _by_colour(events).items():
+                for name, some in _by_colour([event for event in one.events if event.stream == stream]).items():
                     times, shares = outline(busy(some, end_s, NUM_MOMENTS), end_s)
                     ax.fill_between(times, y - 0.4 * shares, y + 0.4 * shares, step="post", linewidth=0,
                                     color=LIGHT[name], label=name if index == 0 else None)  # fmt: skip
-        ax.set_yticks(ticks, ["compute", "communication"] * len(found))
-        ax.set_ylim(3 * len(found) - 1.4, -1.2)
+        ax.set_yticks(ticks, [names[stream] for stream in streams] * len(found))
+        ax.set_ylim(rows * len(found) - 1.4, -1.2)
         finish(ax, seconds, [end_s], room=1.0)
         legend(ax)
         return fig
 
 
 def _by_colour(events: Sequence[Event]) -> dict[str, list[Event]]:
-    """Events by what they are drawn as: the phase of computing, or communication, hidden or not."""
+    """Events by what they are drawn as: the phase of computing, or communication."""
     found: dict[str, list[Event]] = {}
     for event in events:
-        if event.what != WAIT:  # what is waited for is drawn already
-            found.setdefault(event.phase if event.stream == "compute" else "communication", []).append(event)
+        found.setdefault(event.phase if event.stream == "compute" else "communication", []).append(event)
     return found
 
 

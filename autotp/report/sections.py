@@ -84,7 +84,8 @@ def _timeline(plan: Plan) -> Section:
     of = of if shown == kinds else f"the {shown} busiest of the {kinds} kinds of devices and loads"
     text = (
         f"One step of {of}, simulated operator by operator: the end of the last one is the predicted step time. A row per "
-        "stream; a bar is as high as the stream is busy at that moment, and where there is none it waits. "
+        "stream (gradients that are added up beside computing have their own); a bar is as high as the stream is busy at "
+        "that moment, and where there is none it waits. "
         "`autotp show PLAN --trace FILE` writes every operator for a trace viewer.",
     )
     return Section("timeline", "One step, from left to right", "predicted", text, ("timeline",))
