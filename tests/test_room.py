@@ -11,6 +11,7 @@ from autotp.hardware.catalogue import load_cluster
 from autotp.plans import Plan
 from autotp.report.answer import answer, facts
 from autotp.report.frames import frame
+from autotp.report.plots import _ranks
 from autotp.report.room import least_room, rooms, whose
 from autotp.report.sections import sections
 
@@ -59,3 +60,10 @@ def test_a_plan_knows_every_devices_limit(asked: float | None) -> None:
     wanted = [min(asked or capacity[room.device], capacity[room.device]) for room in rooms(plan)]
     assert [room.limit_bytes for room in rooms(plan)] == wanted
     assert plan.summary["solver"]["memory_limit_bytes"] == min(room.limit_bytes for room in rooms(plan))
+
+
+def test_bars_of_unlike_devices_are_named() -> None:
+    plan = unlike([60.0 * GIB, 20.0 * GIB], [80.0 * GIB, 24.0 * GIB])
+    assert [label for label, _ in _ranks(plan, [1, 2])] == ["rank 0", "rank 1"]
+    cluster = {**plan.cluster, "devices": ["L40S", "L4", *plan.cluster["devices"][2:]]}
+    assert [label for label, _ in _ranks(replace(plan, cluster=cluster), [1, 2])] == ["0: L40S", "1: L4"]

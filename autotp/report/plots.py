@@ -168,9 +168,11 @@ def figures(plan: Plan) -> dict[str, Callable[[Plan, float], Figure]]:
 
 
 def _ranks(plan: Plan, keys: Sequence[object]) -> list[tuple[str, int]]:
-    """(label, rank) per bar: every rank where they are few, else one of each kind."""
+    """(label, rank) per bar: every rank where they are few, with its device where these differ, else one of each kind."""
     if plan.mesh.num_ranks <= MAX_BARS and len(set(keys)) > 1:
-        return [(f"rank {rank}", rank) for rank in range(plan.mesh.num_ranks)]
+        devices = plan.cluster["devices"][: plan.mesh.num_ranks]
+        differ = len(set(devices)) > 1
+        return [(f"{rank}: {name}" if differ else f"rank {rank}", rank) for rank, name in enumerate(devices)]
     kinds: dict[object, list[int]] = {}
     for rank, key in enumerate(keys):
         kinds.setdefault(key, []).append(rank)
