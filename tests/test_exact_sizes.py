@@ -152,3 +152,16 @@ def test_it_is_told(tmp_path: Path):
     assert in_words("all_gather", "broadcast") == "all_gather in exact sizes by broadcast"
     frame = plan.to_frame("redistributions")
     assert any("in exact sizes" in text for text in [*frame["forward"], *frame["backward"]])
+
+
+@pytest.mark.parametrize("speeds", [{}, {"broadcast": 5e9}, {"all_to_all": 9e9}])
+def test_no_sizes_cost_less_than_the_bound_takes_them_to(speeds):
+    mesh, spec = Mesh((("tp", 4),)), TensorSpec((16, 1 << 20), "float32", False)
+    prices = MovePrices(links(4, **speeds), mesh)
+    for ends in (lambda cut: (cut, R), lambda cut: (P, cut)):
+        even = Step(0, *((end,) for end in ends(shard(0, [(4, 4, 4, 4)]))))
+        price = prices.of(even, spec)
+        least_s = prices.least_s(price.forward, price.forward_s, even, spec)
+        for sizes in ((5, 4, 4, 3), (13, 1, 1, 1), (16, 0, 0, 0), (8, 8, 0, 0)):
+            uneven = Step(0, *((end,) for end in ends(shard(0, [sizes]))))
+            assert prices.of(uneven, spec).forward_s >= least_s * (1 - 1e-9)
