@@ -107,16 +107,36 @@ def _indexed(call: Call) -> tuple[list[Tokens], Tokens, list[int]] | None:
 
 def index_put(call: Call) -> OpRule:
     """Written where indices say, in whole dims. Added values of cut indices are partial sums, as in index_add."""
-    values = call.index("values") or 0
     if math.prod(call.shape("values")) == 1 and not call.literal("accumulate", False) and _has_masks(call):
         return _filled_by_masks(call)
-    found = _indexed(call)
+    return _put(call, adds=call.literal("accumulate", False))
+
+
+def masked_index_put(call: Call) -> OpRule:
+    """Values are added where the mask says."""
+    return _put(call, adds=True)
+
+
+def masked_index(call: Call) -> OpRule:
+    """`self[indices]`, or the literal where the mask says no, which lets partial sums pass if it is 0."""
+    found, mask = _indexed(call), call.index("mask")
+    if found is None or mask is None:
+        return nothing_split(call)
+    rows, result, at = found
+    rows[mask] = result[len(result) - len(call.specs[mask].shape) :]
+    linear = [frozenset((0,))] if call.literal("fill", 0) == 0 else []
+    return build(call, rows, [result], whole=[f"d{dim}" for dim in at], linear=linear)
+
+
+def _put(call: Call, *, adds: bool) -> OpRule:
+    found, values, mask = _indexed(call), call.index("values") or 0, call.index("mask")
     if found is None:
         return nothing_split(call)
     rows, result, at = found
     rows[values] = result[len(result) - len(call.shape("values")) :]
+    if mask is not None:
+        rows[mask] = result[len(result) - len(call.specs[mask].shape) :]
     picked = [letter for dim in result for letter in dim if letter[0] == "p"]
-    adds = call.literal("accumulate", False)
     # where an index has no dim of its own nothing marks that values are added once per rank
     is_added = adds and all(
         n != 1 for n, dim in zip(call.shape("values"), rows[values], strict=True) if dim[0] in picked
@@ -218,6 +238,8 @@ RULES: dict[str, RuleFunction] = {
     **dict.fromkeys(["index_add", "index_copy", "index_reduce"], index_write),
     **dict.fromkeys(["index", "_unsafe_index"], index),
     **dict.fromkeys(["index_put", "_unsafe_index_put"], index_put),
+    "_unsafe_masked_index": masked_index,
+    "_unsafe_masked_index_put_accumulate": masked_index_put,
     "index_fill": index_fill,
     "take": take,
     "take_along_dim": take_along_dim,

@@ -87,4 +87,12 @@ OTHERS = [
     op("type_as", f(4, 3).float(), f(4, 1), min_cuts=2),
 ]
 
-SAMPLES = [*EXTREMES, *MOMENTS, *OTHERS]
+INDEXING = [
+    op("_unsafe_masked_index", f(4, 5, 3), mask(2, 3, 5, 3), [ints(4, 2, 3)], 0, min_cuts=4),
+    op("_unsafe_masked_index", f(4, 5, 3), mask(2, 1), [None, ints(5, 2)], 1.5, min_cuts=2),
+    op("_unsafe_masked_index", f(4, 5), mask(2, 3), [ints(4, 2, 3), ints(5, 3)], 0, min_cuts=2),
+    op("_unsafe_masked_index_put_accumulate", f(4, 5), mask(3, 5), [ints(4, 3)], f(3, 5), min_cuts=2),
+    op("_unsafe_masked_index_put_accumulate", f(4, 5), mask(4, 3), [None, ints(5, 3)], f(4, 3), min_cuts=2),
+]
+
+SAMPLES = [*INDEXING, *EXTREMES, *MOMENTS, *OTHERS]
