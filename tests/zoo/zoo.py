@@ -4,12 +4,13 @@ import zoo_attention
 import zoo_decoders
 import zoo_encoders
 import zoo_examples
+import zoo_further
 import zoo_others
 from zoo_case import Case
 
 ZOO: dict[str, Case] = {
     case.name: case
-    for module in (zoo_decoders, zoo_encoders, zoo_attention, zoo_others, zoo_examples)
+    for module in (zoo_decoders, zoo_encoders, zoo_attention, zoo_others, zoo_further, zoo_examples)
     for case in module.CASES
 }
 
