@@ -12,13 +12,17 @@ from traces import check_issued, check_prices, record
 import autotp
 from autotp.api import as_cluster
 from autotp.capture.export import capture
+from autotp.capture.inputs import describe
 from autotp.capture.model_file import load_model
 from autotp.cost.moves import MovePrices
+from autotp.cost.training import Training
 from autotp.errors import AutoTPError
 from autotp.graph import TensorSpec
 from autotp.mesh import Mesh
 from autotp.placement import B, P, R, shard
 from autotp.plan_file import dumps, loads
+from autotp.planning.planner import make_plan
+from autotp.planning.search import Options
 from autotp.redistribute import Step
 from autotp.report.moves import moved_values
 from autotp.rewrite.parallelize import build_for_rank
@@ -29,12 +33,12 @@ CLUSTER = as_cluster("dgx-h100")
 
 
 class Halves(nn.Module):
-    """Whose partial sums are in half precision, beside a head in float32."""
+    """Whose partial sums are in half precision, beside a head in float32; all sizes divide by 2, 3 and 4."""
 
     def __init__(self):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32)).bfloat16()
-        self.head = nn.Linear(32, 8)
+        self.layers = nn.Sequential(nn.Linear(48, 96), nn.GELU(), nn.Linear(96, 48)).bfloat16()
+        self.head = nn.Linear(48, 12)
 
     def forward(self, x):
         return self.head(self.layers(x.bfloat16()).float())
@@ -42,9 +46,10 @@ class Halves(nn.Module):
 
 def example(reduce_dtype, mesh="tp=2"):
     torch.manual_seed(0)
-    model, inputs = Halves(), {"x": torch.randn(6, 32)}
+    model, inputs = Halves(), {"x": torch.randn(12, 48)}
     captured = capture(model, inputs)
-    plan = autotp.plan(model, inputs, mesh=mesh, objective="memory", reduce_dtype=reduce_dtype)
+    options = Options(Training(reduce_dtype=reduce_dtype), objective="memory", gap=0.5)
+    plan = make_plan(captured, Mesh.parse(mesh), as_cluster("cpu"), options, {"inputs": describe(inputs)}).plan
     return captured, inputs, loads(dumps(plan))
 
 
@@ -119,7 +124,10 @@ def test_a_sum_of_halves_is_rounded_once():
 
 
 def test_it_is_shown_and_only_known_dtypes_are_taken():
-    _, _, plan = example("fp32")
+    _, _, plan = example("float32")
+    source = load_model(str(EXAMPLES / "mlp.py"))
+    made = autotp.plan(source, mesh="tp=2", dtype="bf16", strategy="megatron", reduce_dtype="fp32")
+    assert made.reduce_dtype == loads(dumps(made)).reduce_dtype == "float32"
     wider = [moved for moved in moved_values(plan) if moved.reduce_dtype]
     assert wider and all(moved.reduce_dtype == "float32" and "in float32" in moved.actions for moved in wider)
     _, _, same = example(None)

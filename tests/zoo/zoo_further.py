@@ -182,7 +182,8 @@ def labelled_vectors() -> tuple[Tensor, ...]:
 
 
 CASES = [
-    encoder("fnet", "FNetConfig", "FNetForMaskedLM", {**BERT, "intermediate_size": 4 * WIDTH, "tpu_short_seq_length": SEQ}, labelled_tokens),
+    encoder("fnet", "FNetConfig", "FNetForMaskedLM",
+            {**BERT, "intermediate_size": 4 * WIDTH, "tpu_short_seq_length": SEQ}, labelled_tokens),
     encoder("xlnet", "XLNetConfig", "XLNetForSequenceClassification",
             {"vocab_size": VOCAB, "d_model": WIDTH, "n_layer": LAYERS, "n_head": HEADS, "d_inner": HIDDEN, "num_labels": 2},
             classified_tokens),
