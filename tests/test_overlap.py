@@ -8,14 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from solver_problems import random_problem, with_overlap
+from torch import nn
 from traces import record
 
 from autotp.api import as_cluster, plan
 from autotp.capture.export import capture
 from autotp.capture.model_file import load_model
+from autotp.cost.overlap import overlap_of
 from autotp.cost.training import Training
 from autotp.errors import InfeasibleError
+from autotp.graph import Value
 from autotp.hardware.cluster import ClusterProfile
 from autotp.hardware.profile import CollectiveProfile, LinkProfile
 from autotp.mesh import Mesh
@@ -25,7 +29,9 @@ from autotp.planning.search import Options
 from autotp.redistribute import COLLECTIVES, REDUCTIONS
 from autotp.rewrite.parallelize import build_for_rank
 from autotp.runtime.simulate import run_ranks
+from autotp.solver.backends import run
 from autotp.solver.brute_force import brute_force
+from autotp.solver.formulate import distances, formulate
 from autotp.solver.ilp import solve
 from autotp.solver.problem import Consumer, Flow, NodeChoices, Overlap, Problem
 from autotp.solver.serialise import from_dict, to_dict
@@ -69,6 +75,35 @@ def test_what_is_exposed_by_hand(
     assert found.cost_s == pytest.approx(3 + 5 + 2 * 0.5 + exposed_s)
     assert problem.exposed_s(found.choices, found.arcs) == pytest.approx(exposed_s)
     assert solve(from_dict(to_dict(problem))) == found
+    formulation = formulate(problem, distances(problem))
+    objective = run(formulation.program, relaxed=True).bound * formulation.unit
+    assert objective == pytest.approx(found.cost_s, rel=1e-6), "the program prices otherwise than the judge"
+
+
+def test_a_strategy_that_hides_more_is_kept() -> None:
+    """It takes longer, and the step with it is shorter."""
+    problem = two_sums(1.0, [[1, 0]], [[1, 1]])
+    nothing = np.zeros((2, 1))
+    first = NodeChoices(
+        "first", np.array([3.0, 4.0]), nothing, nothing, np.array([0, 1]), beside_s=np.array([0.0, 6.0])
+    )
+    flows = tuple(dataclasses.replace(flow, makes=np.array([0, 0])) for flow in problem.flows)
+    problem = dataclasses.replace(problem, nodes=(first, problem.nodes[1]), flows=flows)
+    assert solve(problem).choices == brute_force(problem).choices == (1, 0)
+
+
+def test_a_sum_begins_when_its_first_reader_was_differentiated() -> None:
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Tanh(), nn.Linear(4, 4, bias=False))
+    graph = capture(model, (torch.randn(2, 4),)).graph
+    names = [node.name for node in graph]
+    weights = [node for node in graph if node.kind == "parameter"]
+    first, tanh, second = (node.name for node in graph if node.kind == "op")
+    flow_of = {Value(node.name): index for index, node in enumerate(weights)}
+    found = overlap_of(graph, 0.5, {name: index for index, name in enumerate(names)}, flow_of)
+    assert found is not None and found.efficiency == 0.5
+    computed = [{name for name in (first, tanh, second) if row[names.index(name)]} for row in found.after]
+    assert computed == [set(), {first, tanh}, set()], "after the first layer's sum, the second one's, and nothing"
+    assert found.begun.tolist() == [[1, 0], [1, 1], [0, 0]]
 
 
 @pytest.mark.parametrize("first", range(0, 80, 20))
