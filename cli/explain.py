@@ -71,7 +71,7 @@ def _text(data: dict[str, Any], plan: Plan) -> Iterable[RenderableType]:
         yield "Other batches were not tried: --batches plans the model again for them."
     yield (
         "Totals are solved, not estimated. Tried were communication up to 16 times faster and slower on all links alike, "
-        "tighter limits of memory, as far as a plan was proven best within them"
+        "tighter limits of memory, as far as a plan was proven best within them (memory is what the program adds up)"
         + (", and batches up to 8 times larger and smaller." if data["with_batches"] else ".")
     )
 

@@ -55,6 +55,16 @@ def test_less_memory_makes_another_split_win() -> None:
     assert best_within(needed) == "whole"
 
 
+def test_more_memory_makes_another_split_win() -> None:
+    tight = planned(memory_bytes=float(max(planned().summary["predicted"]["memory_bytes"]) - 2**20))
+    found = explain(tight, UP)
+    assert found.alternatives[0].words == "column (n)"
+    words = next(row.wins_if for row in found.alternatives if row.words == "whole").split(", or ")[-1]
+    limit_bytes = parse_bytes(words.removeprefix("at least ").removesuffix(" of memory per device"))
+    needed = explained().alternatives[0].memory_bytes
+    assert needed is not None and max(stored_problem(tight)[0].limit_bytes) < limit_bytes < needed + 2**20
+
+
 def test_a_larger_batch_makes_another_split_win() -> None:
     (words,) = [each for each in column_wins_if() if "batch" in each]
     batch = int(words.removeprefix("a batch of ").removesuffix(" or more"))

@@ -20,6 +20,7 @@ TIGHTER = (
     2.0,
 )  # limits that are tried: from 1, what the plan needs, to 2, the least that any plan needs
 BISECTIONS = 3  # of the step of a ladder on which an alternative begins to win
+ROUNDING = 1e-9  # relative: a limit is so much above what must fit
 LIMIT_S = 10.0  # for a solution under a tighter limit of memory; one without a proof says nothing
 
 
@@ -61,7 +62,7 @@ class Wins:
         if np.isfinite(limits).any():
             free = self._solve(replace(self._problem, limit_bytes=np.full_like(limits, np.inf)))
             if free is not None and self._words(free) != self._chosen:
-                most = max(2.0, float((np.asarray(free.memory_bytes) / limits).max()))
+                most = float((np.asarray(free.memory_bytes) / limits).max()) * (1 + ROUNDING)
                 for words, factor in _ladder(lambda f: self._best(self._limited(limits * f)), (most,), self._chosen):
                     self.add(words, f"at least {size(float((limits * factor).max()))} of memory per device")
         if self._plan.summary["solver"]["objective"] != "time" or not self._plan.summary["solver"]["fits"]:
