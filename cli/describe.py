@@ -85,12 +85,16 @@ def _header(plan: Plan) -> Iterable[RenderableType]:
         yield f"ranks in order run on devices {seats} of the cluster"
     if plan.reduce_dtype:
         yield f"partial sums in half precision are added up over ranks in {plan.reduce_dtype}"
+    if plan.mode == "train" and (plan.overlaps or plan.reduces_once):
+        when = "beside the backward pass" if plan.overlaps else "where they come in the backward pass"
+        how_often = "once per step, by module.no_sync()" if plan.reduces_once else "once per micro-batch"
+        yield f"parameters' gradients are added up over ranks {when}, {how_often}"
     predicted, room = plan.summary["predicted"], least_room(plan)
     where = "per device" if has_one_limit(plan) else f"on rank {room.rank} ({room.device}), which has the least room"
     yield Text.assemble(
         "predicted: ",
         (f"{units.seconds(predicted['step_s'])} a step", "bold green"),
-        f", {units.share(predicted['communication_s'], predicted['step_s'])} of it communication; ",
+        f", {units.share(predicted['exposed_communication_s'], predicted['step_s'])} of it communication; ",
         (f"{units.size(room.held_bytes)} {where}", "bold green" if plan.summary["solver"]["fits"] else "bold red"),
         f", limit {units.size(room.limit_bytes)}",
     )
