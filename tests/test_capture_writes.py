@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from autotp.capture.export import capture
 from autotp.errors import CaptureError
+from autotp.verification import verify
 
 VIEWS: list[Callable[[Tensor], Tensor]] = [
     lambda x: x[0],
@@ -154,3 +155,36 @@ class Overlapping(nn.Module):
 def test_a_write_without_inverse_is_refused_with_its_place() -> None:
     with pytest.raises(CaptureError, match=r"test_capture_writes.py.*as_strided.*write to a new tensor"):
         capture(Overlapping(), {"x": values(0)}, mode="infer")
+
+
+class Written(nn.Module):
+    """In-place operators whose names, or arguments, are not those of the operator that returns a new tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 12)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.layer(x).abs() + 1.0
+        y.pow_(2)
+        z = y.clone()
+        z[:, :3].pow_(0.5)
+        z = z * y.clone().pow_(torch.full_like(y, 1.5)) + y.clone().float_power_(0.5)
+        count = (x * 7).long()
+        count.floor_divide_(2).floor_divide_(torch.full_like(count, 2))
+        noise = torch.empty_like(y).normal_(0.0, 1.0)
+        return y * z, count, (y * noise).sum()
+
+
+@pytest.mark.parametrize("mesh", ["tp=2", "tp=3"])
+def test_powers_quotients_and_draws_in_place(mesh: str) -> None:
+    torch.manual_seed(0)
+    model, inputs = Written().double(), {"x": values(3).repeat(1, 2)[:, :8].clone()}
+    captured = capture(model, inputs)
+    assert not writes(captured.module)
+    torch.manual_seed(5)
+    expected = model(**inputs)
+    torch.manual_seed(5)
+    torch.testing.assert_close(captured.module(**inputs), expected)
+    result = verify(model, inputs, mesh=mesh)
+    assert result["ok"] and not result["fallback_ops"], result["problems"]

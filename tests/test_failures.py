@@ -130,7 +130,7 @@ def test_a_failure_names_the_module_the_line_and_the_remedy(kind, remedy):
     assert remedy in message
     assert "\n" not in message
     if kind == "opaque":  # which is found when all has run
-        assert "Opaque" in message
+        assert "Opaque" in message and "the model's own forward (Model, " in message
         return
     assert "module blocks.1" in message
     assert __file__ in message

@@ -22,7 +22,9 @@ FUNCTIONAL: dict[object, torch._ops.OpOverload] = {
     aten.normal_.default: aten.normal_functional.default,
     aten.floor_divide_.Tensor: aten.floor_divide.default,
     aten.pow_.Tensor: aten.pow.Tensor_Tensor,
+    aten.pow_.Scalar: aten.pow.Tensor_Scalar,  # pow.Scalar is a number to the power of a tensor
     aten.float_power_.Tensor: aten.float_power.Tensor_Tensor,
+    aten.float_power_.Scalar: aten.float_power.Tensor_Scalar,
 }
 
 
