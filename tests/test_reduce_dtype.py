@@ -22,6 +22,7 @@ from autotp.mesh import Mesh
 from autotp.placement import B, P, R, shard
 from autotp.plan_file import dumps, loads
 from autotp.planning.planner import make_plan
+from autotp.planning.replan import replan
 from autotp.planning.search import Options
 from autotp.redistribute import Step
 from autotp.report.moves import moved_values
@@ -137,3 +138,16 @@ def test_it_is_shown_and_only_known_dtypes_are_taken():
     assert "reduce_dtype" in plan.to_frame("redistributions")
     with pytest.raises(AutoTPError, match=r"unknown reduce_dtype 'int8': choose one of float32"):
         example("int8")
+
+
+def test_plans_for_other_sizes_of_the_inputs_price_it_too():
+    _, _, plan = example("float32")
+    torch.manual_seed(0)
+    captured = capture(Halves(), {"x": torch.randn(24, 48)})
+    larger = replan(captured, plan)
+    prices = MovePrices(as_cluster("cpu"), larger.mesh, "float32")
+    reduced = [(captured.graph.spec(value), move) for value, found in larger.moves.items() for move in found]
+    reduced = [(spec, move) for spec, move in reduced if "reduce" in move.forward and spec.dtype == "bfloat16"]
+    assert reduced
+    for spec, move in reduced:
+        assert move.forward_s == pytest.approx(prices.of(move.step, spec).forward_s)
