@@ -43,7 +43,6 @@ import numpy as np
 
 from autotp.errors import AutoTPError
 from autotp.solver.backends import BACKENDS
-from autotp.solver.evaluate import LIMIT_TOLERANCE
 from autotp.solver.formulate import distances
 from autotp.solver.problem import Problem, Solution
 from autotp.solver.reduce import useful_strategies
@@ -80,9 +79,8 @@ def solve(
         found = search(smaller, ways, limits)
     else:
         least, allowed = fewest_bytes(smaller, ways, limits)
-        # to the byte the solver might call infeasible what it just found
-        most = max(least.memory_bytes) * (1 + LIMIT_TOLERANCE)
-        limit = np.minimum(smaller.limit_bytes, most)
+        # to the byte: a limit that is looser by a billionth was seen to keep HiGHS busy for ever, its time limit unheard
+        limit = np.minimum(smaller.limit_bytes, max(least.memory_bytes))
         tight, kept = restrict(dataclasses.replace(smaller, limit_bytes=limit), allowed)
         known = [np.searchsorted(some, s) for some, s in zip(kept, least.choices, strict=True)]
         found = search(tight, ways, limits, [int(s) for s in known])
