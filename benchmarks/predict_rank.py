@@ -30,7 +30,7 @@ from autotp.rules.registry import rules_of
 
 STRATEGIES = ("replicated", "megatron", "optimal")
 DATE = "2026-01-01"  # of profiles that nobody keeps
-REFERENCE_BYTES = 2**20
+REFERENCE_BYTES, NUM_LOOKS = 2**20, 9
 
 
 @dataclass(frozen=True)
@@ -172,14 +172,17 @@ def _round(
             found.steps_s["/".join(key)] = own.tolist()
     after = _references(session)
     found.product_s, found.all_reduce_s = (max(pair) for pair in zip(before, after, strict=True))
+    if dist.get_rank() == 0:
+        print(f"  references {found.product_s * 1e3:.3f} and {found.all_reduce_s * 1e3:.3f} ms", file=sys.stderr, flush=True)
     return found
 
 
 def _references(session: Session) -> tuple[float, float]:
-    product = measure_item(Item("product", ("float32", *session.effort.reference)), session)
-    pattern = next(iter(session.members))
-    seconds = measure_item(Item("collective", ("all_reduce", str(pattern), REFERENCE_BYTES)), session)
-    return max(each[0] for each in product), float(seconds)
+    """Medians of several looks: what drifts over minutes is to be seen, not what one look happens upon."""
+    product = Item("product", ("float32", *session.effort.reference))
+    all_reduce = Item("collective", ("all_reduce", str(next(iter(session.members))), REFERENCE_BYTES))
+    looks = [(measure_item(product, session), measure_item(all_reduce, session)) for _ in range(NUM_LOOKS)]
+    return statistics.median(max(r[0] for r in of) for of, _ in looks), statistics.median(float(t) for _, t in looks)
 
 
 def _cluster(session: Session, rounds: list[dict[str, Any]]) -> ClusterProfile:

@@ -99,6 +99,7 @@ def test_a_gpus_products_are_tiles_and_waves() -> None:
 
 
 def test_throttled_and_shared_devices_are_noticed() -> None:
+    assert Spread.of([0.0] * 5) == Spread(0.0, 0.0, 0, 1.0)
     assert complaints("x", Spread.of([1.0, 1.01, 0.99, 1.0, 1.02])) == []
     assert "throttled" in complaints("x", Spread.of([1.0, 1.0, 1.1, 1.2, 1.3, 1.3]))[0]
     assert "shared" in complaints("x", Spread.of([1.0, 1.6, 1.0, 1.01, 1.7, 1.0]))[0]

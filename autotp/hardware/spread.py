@@ -13,7 +13,10 @@ ENOUGH = 3  # rounds, without which noise cannot be told from a device
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Of one measurement over its rounds. `spread`: the distance between quartiles over the median."""
+    """Of one measurement over its rounds. `spread`: the distance between quartiles over the median.
+
+    What takes no time (the backward of what has none) has neither spread nor drift.
+    """
 
     median_s: float
     spread: float
@@ -23,7 +26,7 @@ class Spread:
     @classmethod
     def of(cls, seconds: Sequence[float]) -> "Spread":
         middle = statistics.median(seconds)
-        if len(seconds) < 3:
+        if len(seconds) < 3 or not min(seconds) > 0:
             return cls(middle, 0.0, 0, 1.0)
         low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
         third = max(1, len(seconds) // 3)
