@@ -173,7 +173,11 @@ def _round(
     after = _references(session)
     found.product_s, found.all_reduce_s = (max(pair) for pair in zip(before, after, strict=True))
     if dist.get_rank() == 0:
-        print(f"  references {found.product_s * 1e3:.3f} and {found.all_reduce_s * 1e3:.3f} ms", file=sys.stderr, flush=True)
+        print(
+            f"  references {found.product_s * 1e3:.3f} and {found.all_reduce_s * 1e3:.3f} ms",
+            file=sys.stderr,
+            flush=True,
+        )
     return found
 
 
