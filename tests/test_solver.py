@@ -5,6 +5,7 @@ import heapq
 import math
 from collections.abc import Callable
 
+import highspy
 import numpy as np
 import pytest
 from solver_problems import large_problem, random_problem
@@ -157,6 +158,20 @@ def test_problems_survive_json() -> None:
         assert to_dict(again) == to_dict(problem)
         choices = [0] * len(problem.nodes)
         assert evaluate(again, choices) == evaluate(problem, choices)
+
+
+def test_what_presolve_spoils_is_solved_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_problem(3)
+    expected, times = solve(problem), []
+
+    class Spoilt(highspy.Highs):
+        def getModelStatus(self) -> highspy.HighsModelStatus:
+            times.append(self.getOptionValue("presolve")[1])
+            return super().getModelStatus() if times[-1] == "off" else highspy.HighsModelStatus.kSolveError
+
+    monkeypatch.setattr(highspy, "Highs", Spoilt)
+    assert solve(problem) == expected
+    assert {"choose", "off"} == set(times)
 
 
 def test_unknown_words_are_refused() -> None:

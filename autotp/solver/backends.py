@@ -80,6 +80,10 @@ def _highs(program: Program, relaxed: bool, time_limit_s: float | None, node_lim
             raise AutoTPError(f"this HiGHS does not take {name}={value}; autotp needs highspy 1.11 or later")
     solver.passModel(lp)
     solver.run()
+    if solver.getModelStatus() == highspy.HighsModelStatus.kSolveError:  # seen after presolve, of a limit to the byte
+        solver.clearSolver()
+        solver.setOptionValue("presolve", "off")
+        solver.run()
     return _highs_outcome(solver, relaxed)
 
 
