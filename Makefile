@@ -22,7 +22,7 @@ test: .venv/.ready
 test-degrees: .venv/.ready
 	$(BIN)/python -m pytest -q --timeout 600 tests/distributed/degrees_over_gloo.py tests/distributed/slow_rank.py
 
-# Every model of the zoo on simulated ranks and over gloo, some twenty minutes of one core; docs/coverage/models.json.
+# Every model of the zoo on simulated ranks and over gloo, some ten minutes of two cores; docs/coverage/models.json.
 test-zoo: .venv/.ready
 	$(BIN)/python tests/zoo/zoo_coverage.py
 	$(BIN)/python tests/coverage_page.py
