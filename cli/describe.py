@@ -14,6 +14,7 @@ from autotp.plans import Plan
 from autotp.redistribute import COLLECTIVES
 from autotp.report import units
 from autotp.report.moves import moved_values
+from autotp.report.proof import proof_of
 from autotp.report.room import has_one_limit, least_room
 from autotp.report.shortage import shortage_text
 
@@ -201,6 +202,8 @@ def _solver(plan: Plan) -> Iterable[RenderableType]:
     )
     bound = f", bound {units.seconds(solver['bound_s'])}, gap {solver['gap']:.2%}" if solver["bound_s"] else ""
     yield f"solver: {proof}{bound}, {solver['num_variables']:,} variables; objective {solver['objective']}"
+    if proof_of(plan).has_shares:
+        yield proof_of(plan).sentence
     fraction = plan.summary["coverage"]["split_matmul_flops_fraction"]
     yield f"split: {fraction:.1%} of the matmul FLOPs are divided over every axis"
     if plan.fallback_ops:

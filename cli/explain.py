@@ -17,6 +17,8 @@ from .output import Answer
 from .stages import progress
 from .tables import plain_table
 
+APART = 1 + 1e-6  # two totals that differ by more are two
+
 
 def explain(
     plan: opt.PlanFile,
@@ -63,6 +65,12 @@ def _text(data: dict[str, Any], plan: Plan) -> Iterable[RenderableType]:
         table.add_row(name, seconds(row["step_s"]), _signed(row["more_s"], seconds), size(row["memory_bytes"]),
                       _signed(row["more_bytes"], size), row["wins_if"])  # fmt: skip
     yield table
+    apart_s, step_s = plan.summary["balance"].get("apart_s", 0.0), plan.summary["predicted"]["step_s"]
+    if apart_s > step_s * APART:
+        yield (
+            "The devices differ: these totals add up the slowest one operator by operator, for the plan "
+            f"{seconds(apart_s)}. Its step of {seconds(step_s)} lets devices wait for one another in collectives only."
+        )
     if data["num_left_out"]:
         yield f"{data['num_left_out']} more alternatives were not solved: they cost most where nothing else changes"
     if data["untried"]:

@@ -69,7 +69,8 @@ NO_TORCH = (
 )
 # What the command line loads for help and wrong options; all else goes through cli/lazy.py.
 CLI_MAY_IMPORT = {"errors", "mesh", "placement", "graph", "redistribute", "rules.strategy", "plans", "plan_file"}
-CLI_MAY_IMPORT |= {f"report.{name}" for name in ("words", "units", "layers", "moves", "layer_rows", "room", "shortage")}
+LIGHT = ("words", "units", "layers", "moves", "layer_rows", "room", "shortage", "proof")
+CLI_MAY_IMPORT |= {f"report.{name}" for name in LIGHT}
 
 
 def sources(folder: str) -> list[Path]:

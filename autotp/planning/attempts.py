@@ -20,7 +20,7 @@ from autotp.planning.constraints import allowed_strategies
 from autotp.planning.search import Options, Search
 from autotp.planning.shares import Vector, distinct, divisions, kinds_of, num_divisions, uneven_axes
 from autotp.planning.sizes import units_of
-from autotp.planning.synchronised import Regions, regions_of, step_s, with_regions
+from autotp.planning.synchronised import Regions, judged, with_regions
 from autotp.rules.dims import DimAnalysis
 from autotp.rules.enumerate import Families, Shares, even_shares
 from autotp.rules.rule import OpRule
@@ -163,9 +163,5 @@ class Attempts:
 
     def _found(self, planning: PlanningProblem, builder: ProblemBuilder, search: Search, solution: Solution) -> Found:
         summary = Summary(planning, solution, self._rules, self.mesh, self.cluster, self.options.training)
-        regions: Regions = {}
-        if len(planning.sites) > 1:
-            regions = regions_of(planning, solution, is_trained=self.options.training.mode == "train")
-        is_counted = bool(planning.problem.regions) or not regions
-        seconds = solution.cost_s if is_counted else step_s(planning, solution, regions)
-        return Found(planning, builder.enumerator, search, solution, summary, regions, seconds)
+        judgement = judged(planning, solution, is_trained=self.options.training.mode == "train")
+        return Found(planning, builder.enumerator, search, solution, summary, *judgement)

@@ -8,6 +8,7 @@ from typing import Any
 from autotp.cost.problem import PlanningProblem, with_limit
 from autotp.cost.training import Training
 from autotp.errors import AutoTPError, InfeasibleError
+from autotp.planning.synchronised import judged
 from autotp.redistribute import REDUCE_DTYPES
 from autotp.regions import CHECKPOINTING
 from autotp.solver.baselines import fixed, solve_restricted
@@ -200,7 +201,8 @@ class Search:
         if solution is None:
             return None
         fits = _fits(solution, self.limit_bytes)
-        return {"step_s": solution.cost_s, "memory_bytes": max(solution.memory_bytes), "fits": fits}
+        _, step_s = judged(self._planning, solution, is_trained=self._options.training.mode == "train")
+        return {"step_s": step_s, "memory_bytes": max(solution.memory_bytes), "fits": fits}
 
 
 def _fits(solution: Solution, limit: Sequence[float]) -> bool:

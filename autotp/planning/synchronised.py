@@ -128,6 +128,15 @@ def _slowest_s(chosen: Sequence[np.ndarray], members: tuple[tuple[tuple[int, int
     return float(np.max(sum(times * chosen[v][:, phase] for (v, phase), times in members)))
 
 
+def judged(planning: PlanningProblem, solution: Solution, *, is_trained: bool) -> tuple[Regions, float]:
+    """The regions of a solution, none where all devices are alike, and the seconds of its step."""
+    if len(planning.sites) < 2:
+        return {}, solution.cost_s
+    regions = regions_of(planning, solution, is_trained=is_trained)
+    # a problem that was posed by regions counts them already
+    return regions, solution.cost_s if planning.problem.regions else step_s(planning, solution, regions)
+
+
 def by_regions(predicted: dict[str, Any], step_s: float) -> dict[str, Any]:
     """Predictions, which are operator by operator, for the step that takes `step_s` by regions: computing takes less."""
     apart_s = predicted["compute_s"]

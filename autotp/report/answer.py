@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from autotp.graph import FLOATS
 from autotp.plans import Plan
+from autotp.report.proof import proof_of
 from autotp.report.room import has_one_limit, least_room, whose
 from autotp.report.units import count, seconds, share, size
 
@@ -108,7 +109,6 @@ def facts(plan: Plan) -> list[Fact]:
     """The tiles at the head of the page."""
     predicted, solver, rows = plan.summary["predicted"], plan.summary["solver"], plan.summary["baselines"]
     single = rows.get("single_device")
-    proof = {"optimal": "proven optimal", "feasible": f"within {solver['gap']:.1%} of optimal"}
     found = [Fact(seconds(predicted["step_s"]), "per step, predicted")]
     if single and predicted["step_s"]:
         found.append(Fact(f"{single['step_s'] / predicted['step_s']:.2f}×", "the speed of one device"))
@@ -122,5 +122,5 @@ def facts(plan: Plan) -> list[Fact]:
     )
     fraction = plan.summary["coverage"]["split_matmul_flops_fraction"]
     found.append(Fact(f"{fraction:.1%}", "of the matmul FLOPs are split over every axis", fraction < 0.9))
-    found.append(Fact(proof.get(solver["status"], solver["status"]), f"objective: {solver['objective']}"))
+    found.append(Fact(proof_of(plan).word, f"objective: {solver['objective']}"))
     return found

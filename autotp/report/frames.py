@@ -11,6 +11,7 @@ from autotp.plans import Plan
 from autotp.report.fallbacks import fallbacks
 from autotp.report.layer_rows import layer_rows
 from autotp.report.moves import moved_values
+from autotp.report.proof import proof_of
 from autotp.report.reasons import Reasons
 from autotp.report.roofline import roofline
 from autotp.report.room import Room, has_one_limit, rooms
@@ -136,13 +137,17 @@ def devices(plan: Plan) -> pd.DataFrame:
 
 def solver(plan: Plan) -> pd.DataFrame:
     """What the solver says of the plan: status, bound, gap, variables, and what it was asked."""
-    found = plan.summary["solver"]
+    found, shared = plan.summary["solver"], plan.summary["balance"]
+    any_shares = {}
+    if proof_of(plan).has_shares:
+        any_shares = {"bound for any shares": seconds(shared["bound_s"]), "gap to it": f"{shared['gap']:.4%}"}
     words = {
         "strategy": found["strategy"],
         "objective": found["objective"],
         "status": found["status"],
         "bound": seconds(found["bound_s"]) if found["bound_s"] else "none",
         "gap": f"{found['gap']:.4%}",
+        **any_shares,
         "variables": f"{found['num_variables']:,}",
         "memory limit": ", ".join(dict.fromkeys(_limit(room, has_one_limit(plan)) for room in rooms(plan))),
         "fits": "yes" if found["fits"] else "no",

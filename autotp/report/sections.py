@@ -13,6 +13,7 @@ from autotp.report.block import find_block
 from autotp.report.fallbacks import fallbacks
 from autotp.report.html_table import HtmlTable, alike, folded, html_table
 from autotp.report.launches import launch_s, num_launches
+from autotp.report.proof import proof_of
 from autotp.report.roofline import folded_roofline
 from autotp.report.room import least_room, whose
 from autotp.report.timeline import shown_timelines
@@ -174,13 +175,8 @@ def _fallbacks(plan: Plan) -> Section:
 
 
 def _solver(plan: Plan) -> Section:
-    solver = plan.summary["solver"]
-    proof = {
-        "optimal": "No plan under this cost model and these choices is better: the solver proved it.",
-        "feasible": f"A limit stopped the proof: a better plan may exist, by {solver['gap']:.2%} at most.",
-    }.get(solver["status"], f"The plan is of the strategy {solver['strategy']}; no proof was sought.")
     tables = [html_table("solver", frames.solver(plan))]
-    text = [proof]
+    text = [proof_of(plan).sentence]
     if plan.summary.get("shadow_prices"):
         text.append("What a better machine would save of a step: by the solver's price, and planned again for it.")
         tables.append(html_table("prices", frames.prices(plan)))

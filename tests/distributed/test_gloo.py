@@ -140,7 +140,7 @@ def rank_main(rank):
 
 @pytest.fixture(scope="module")
 def results():
-    return run_processes(rank_main, 2, timeout_s=250)
+    return run_processes(rank_main, 2, timeout_s=120)
 
 
 def test_collectives_take_every_dtype(results):
@@ -227,13 +227,13 @@ def wrong_mesh(rank):
 def test_the_failing_rank_is_named_with_its_traceback_and_soon():
     started = time.monotonic()
     with pytest.raises(VerificationError, match=r"rank 1 failed(.|\n)*rank 1 cannot go on"):
-        run_processes(fail_on_one, 2, timeout_s=200)
-    assert time.monotonic() - started < 150  # far from the limit, whatever else the machine does
+        run_processes(fail_on_one, 2, timeout_s=60)
+    assert time.monotonic() - started < 40
 
 
 def test_a_dead_rank_is_an_error():
     with pytest.raises(VerificationError, match="exit code 7"):
-        run_processes(die, 1, timeout_s=200)
+        run_processes(die, 1, timeout_s=60)
 
 
 def test_time_is_limited():
@@ -242,7 +242,7 @@ def test_time_is_limited():
 
 
 def test_children_print_to_standard_error_and_run_one_thread(capfd):
-    assert run_processes(whoami, 2, ("rank",), timeout_s=200) == ["rank 0 1", "rank 1 1"]
+    assert run_processes(whoami, 2, ("rank",), timeout_s=60) == ["rank 0 1", "rank 1 1"]
     out, err = capfd.readouterr()
     assert out == "" and "not on standard output" in err
 
@@ -266,4 +266,4 @@ def test_fewer_cores_than_ranks_are_shared_by_all(monkeypatch):
 
 
 def test_meshes_that_do_not_fit():
-    assert run_processes(wrong_mesh, 1, timeout_s=200) == [[1.0, 1.0]]
+    assert run_processes(wrong_mesh, 1, timeout_s=60) == [[1.0, 1.0]]

@@ -77,7 +77,7 @@ def rank_main(rank, jobs):
 def test_the_process_groups_see_what_the_plan_prices():
     plans = [planned_for(name, mesh, mode, objective="memory", gap=1.0) for name, mesh, mode in JOBS]
     jobs = [(name, mode, dumps(plan)) for (name, _, mode), plan in zip(JOBS, plans, strict=True)]
-    results = run_processes(rank_main, NUM_RANKS, (jobs,), timeout_s=280)
+    results = run_processes(rank_main, NUM_RANKS, (jobs,), timeout_s=200)
     for (name, _, mode), plan, ranks in zip(JOBS, plans, zip(*results, strict=True), strict=True):
         captured, _, reference = subject(name, mode)
         check_prices(captured.graph, plan)
