@@ -53,6 +53,12 @@ def priced(sizes, source, target, elements=1 << 20, **given):
     return price.forward_by, price.backward_by, price
 
 
+def test_who_has_nothing_sends_nothing():
+    cut = shard(0, [(14, 0, 2)])
+    sent = exact("all_gather", (16, 3), Step(0, (cut,), (R,)))
+    assert [(each.kind, each.num_elements) for each in sent] == [("broadcast", 42), ("broadcast", 6)]
+
+
 def test_gathers_by_hand():
     # 4 ranks, 13 1 1 1 rows of 4 MiB: padded 3/4 * 52 rows, in exact sizes 16 of them, and 4 latencies
     by, _, price = priced((13, 1, 1, 1), None, R)

@@ -102,6 +102,34 @@ def test_another_gradient_than_the_forwards_is_refused(function):
         capture(Model(function), (torch.randn(4, 8),))
 
 
+class Switched(torch.autograd.Function):
+    """The identity, whose gradient is turned around where it is asked to be."""
+
+    @staticmethod
+    def forward(ctx, x, is_turned):
+        ctx.is_turned = is_turned
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -gradient if ctx.is_turned else gradient, None
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return Switched.apply(Switched.apply(self.linear(x), False), True).mean()
+
+
+def test_a_function_is_tried_with_all_the_arguments_it_is_called_with():
+    capture(Model(Switched, extra=(False,)), (torch.randn(4, 8),))
+    with pytest.raises(CaptureError, match="Switched has a backward of its own"):
+        capture(Twice(), (torch.randn(4, 8),))
+
+
 def test_large_inputs_are_tried_with_smaller_dims():
     width = 1024
     captured = capture(Model(Swish, width), (torch.zeros(512, width),))

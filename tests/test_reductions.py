@@ -14,6 +14,7 @@ from autotp.capture.export import capture
 from autotp.errors import AutoTPError
 from autotp.mesh import Mesh
 from autotp.rewrite.parallelize import build_for_rank
+from autotp.runtime.reductions import MAX_IN_FLIGHT, Reductions, _Backward, _Sum
 from autotp.runtime.simulate import run_ranks
 
 NUM_MICRO_BATCHES = 3
@@ -233,3 +234,29 @@ def test_a_backward_that_fails_leaves_nothing_for_the_next():
         same({name: p.grad for name, p in module.named_parameters()}, expected)
 
     on_ranks(run)
+
+
+class Counting:
+    """A parameter's move whose sums are counted while they are under way."""
+
+    under_way = most = 0
+
+    def begin_back(self, gradient):
+        Counting.under_way += 1
+        Counting.most = max(Counting.most, Counting.under_way)
+
+        def later():
+            Counting.under_way -= 1
+            return gradient
+
+        return later
+
+
+def test_few_sums_are_under_way_at_once():
+    leaves = [nn.Parameter(torch.zeros(2)) for _ in range(3 * MAX_IN_FLIGHT)]
+    backward = _Backward(0, Reductions(overlaps=True))
+    for leaf in leaves:
+        backward.add(_Sum(Counting(), torch.ones(2), [], leaf))
+    backward.end()
+    assert (Counting.under_way, Counting.most) == (0, MAX_IN_FLIGHT + 1)  # one is begun before the oldest is waited for
+    assert all(leaf.grad.tolist() == [1.0, 1.0] for leaf in leaves)

@@ -6,15 +6,19 @@ from functools import cache
 import numpy as np
 import pytest
 from report_plans import ROOT, llama_plan
+from solver_problems import random_problem, with_overlap
 
 import autotp
 from autotp.analysis.batches import batch_wins, options_of
 from autotp.analysis.explain import Explanation, explain, plan_words, stored_problem
+from autotp.analysis.wins import sped_up
 from autotp.capture.model_file import load_model
 from autotp.plan_file import dumps, loads
 from autotp.plans import Plan
 from autotp.report.units import parse_bytes
+from autotp.solver.evaluate import evaluate
 from autotp.solver.ilp import solve
+from autotp.solver.problem import Problem
 
 UP = "blocks.*.up"
 SIZES = {"width": 512, "hidden": 1024, "layers": 1}
@@ -102,3 +106,18 @@ def test_a_plan_knows_what_was_asked_for_it(asked: dict[str, object]) -> None:
     assert found.force == asked.get("force", ())
     assert found.objective == asked.get("objective", "time")
     assert found.training.mode == "train"
+
+
+def test_what_is_sent_beside_computing_is_sped_up_too() -> None:
+    problem = next(p for p in (with_overlap(random_problem(seed), seed) for seed in range(9)) if _is_beside(p))
+    choices = [0] * len(problem.nodes)
+    faster = sped_up(problem, 4.0)
+    for flow, same in zip(faster.flows, problem.flows, strict=True):
+        assert np.array_equal(flow.weighed_s(), same.weighed_s() / 4)
+        assert np.array_equal(flow.weighed_s(0.0), same.weighed_s(0.0) / 4)
+    assert [node.cost_s.tolist() for node in faster.nodes] == [node.cost_s.tolist() for node in problem.nodes]
+    assert evaluate(faster, choices).cost_s <= evaluate(problem, choices).cost_s
+
+
+def _is_beside(problem: Problem) -> bool:
+    return any(flow.arc_beside_s is not None and flow.arc_beside_s.any() for flow in problem.flows)

@@ -27,16 +27,19 @@ class OwnGradientError(CaptureError):
 def checked() -> Iterator[None]:
     """Inside, a function may have a backward of its own if that gives the gradients of what its forward computes.
 
-    It is run on random inputs to see that, once per function; OwnGradientError is raised where it is not so.
+    It is run on random inputs to see that, once for all calls with the same arguments other than tensors' values and sizes;
+    OwnGradientError is raised where it is not so.
     """
-    apply, known = torch.autograd.Function.apply, set[type]()
+    apply, known = torch.autograd.Function.apply, set[tuple[object, ...]]()
 
     def check(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        has_gradient = any(isinstance(x, Tensor) and x.requires_grad for x in pytree.tree_leaves((args, kwargs)))
-        is_foreign = cls.__module__.partition(".")[0] != "torch" and cls not in known
+        leaves = pytree.tree_leaves((args, kwargs))
+        has_gradient = any(isinstance(x, Tensor) and x.requires_grad for x in leaves)
+        call = (cls, *((x.dim(), x.requires_grad) if isinstance(x, Tensor) else repr(x) for x in leaves))
+        is_foreign = cls.__module__.partition(".")[0] != "torch" and call not in known
         if torch.is_grad_enabled() and has_gradient and is_foreign:
             _try(cls, apply.__func__, args, kwargs)  # type: ignore[attr-defined]
-            known.add(cls)
+            known.add(call)
         return apply.__func__(cls, *args, **kwargs)  # type: ignore[attr-defined]
 
     with mock.patch.object(torch.autograd.Function, "apply", classmethod(check)):
