@@ -37,6 +37,10 @@ class LocalCall:
     axes: tuple[int, ...] = ()
 
 
+# Local operators that are one where a node needs both.
+BOTH = {frozenset(("seeded", "shared_heads")): "seeded_shared_heads"}
+
+
 def localise(node: Node, rule: OpRule, strategy: Strategy, mesh: Mesh, coordinates: Sequence[int]) -> LocalCall:
     """The call that the rank at `coordinates` makes for a node under a strategy.
 
@@ -46,8 +50,7 @@ def localise(node: Node, rule: OpRule, strategy: Strategy, mesh: Mesh, coordinat
     cut = {letter for choice in strategy.choices for letter in choice.cut or ()}
     local = {rule.local[letter] for letter in cut if letter in rule.local}
     local |= {rule.local["*"]} if "*" in rule.local and mesh.num_ranks > 1 else set()
-    if local == {"seeded", "shared_heads"}:
-        local = {"seeded_shared_heads"}
+    local = {BOTH[frozenset(local)]} if frozenset(local) in BOTH else local
     if len(local) > 1:
         raise RuleError(f"{node.op} ({node.name}) needs several local operators at once: {sorted(local)}")
     is_view = RENAMED.get(node.short_op) == "aten.reshape.default" and node.op != "aten.view.dtype"
